@@ -7,6 +7,7 @@ field is the TOML key and the manifest key; with dashes it is the flag.
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -20,6 +21,13 @@ from dsllm.errors import ConfigError
 Kind = Literal["int", "float", "str", "bool", "strs"]
 
 _KINDS: dict[object, Kind] = {int: "int", float: "float", str: "str", bool: "bool"}
+_PYTHON_TYPES: dict[Kind, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "bool": (bool,),
+    "strs": (tuple,),
+}
 
 
 def setting(
@@ -153,7 +161,7 @@ def _coerce(option: Setting, value: Any) -> Any:
 def _check(option: Setting, value: Any) -> None:
     if value is None and option.is_optional:
         return
-    expected = {"int": int, "float": (float, int), "str": str, "bool": bool, "strs": tuple}[option.kind]
+    expected = _PYTHON_TYPES[option.kind]
     is_bool_as_number = isinstance(value, bool) and option.kind in ("int", "float")
     if not isinstance(value, expected) or is_bool_as_number:
         raise ConfigError(
@@ -167,7 +175,7 @@ def _check(option: Setting, value: Any) -> None:
         )
     if option.kind in ("int", "float"):
         is_outside = (
-            value != value
+            math.isnan(value)
             or (option.min is not None and value < option.min)
             or (option.max is not None and value > option.max)
             or (option.above is not None and value <= option.above)
