@@ -1,0 +1,1 @@
+"""Walks over text: characters, words, shingles, features and pre-tokens."""
