@@ -1,0 +1,1 @@
+"""Files, folders, pipes and URLs: what the stages read and write."""

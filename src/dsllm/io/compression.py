@@ -1,0 +1,84 @@
+"""Bytes in and out of .gz and .zst, by suffix or by the first bytes of a stream.
+
+A compressed shard is a row of frames (zstd) or members (gzip), one per batch of documents, so that workers
+compress and the writer only appends. Readers take any number of frames.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
+
+import zstandard
+
+from dsllm.errors import ShardError
+
+Codec = Literal["plain", "gz", "zst"]
+
+READ_BYTES = 1 << 18
+ZSTD_LEVEL = 3
+GZIP_LEVEL = 6
+_MAGIC: dict[bytes, Codec] = {b"\x28\xb5\x2f\xfd": "zst", b"\x1f\x8b": "gz"}
+
+
+def codec_of_name(name: str) -> Codec:
+    """Tell the codec by a file's suffix."""
+    if name.endswith(".gz"):
+        return "gz"
+    return "zst" if name.endswith((".zst", ".zstd")) else "plain"
+
+
+def codec_of_head(head: bytes) -> Codec:
+    """Tell the codec by the first bytes of a stream."""
+    return next((codec for magic, codec in _MAGIC.items() if head.startswith(magic)), "plain")
+
+
+def compress(data: bytes, codec: Codec) -> bytes:
+    """Compress `data` into one frame that can be appended to others; the bytes depend on `data` alone."""
+    if not data or codec == "plain":
+        return data
+    if codec == "gz":
+        return gzip.compress(data, GZIP_LEVEL, mtime=0)
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(data)
+
+
+def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes, int]]:
+    """Yield (decompressed block, bytes read from `file` for it).
+
+    Raises:
+        ShardError: the data is damaged, or ends in the middle of a frame.
+    """
+    if codec == "plain":
+        while block := file.read(READ_BYTES):
+            yield block, len(block)
+        return
+    frame, n_read, is_in_frame = _decoder(codec), 0, False
+    while block := file.read(READ_BYTES):
+        consumed, n_read = len(block), n_read + len(block)
+        while block:
+            try:
+                data = frame.decompress(block)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise ShardError(
+                    f"{path}: damaged {codec} data before byte {n_read:,}: {error}",
+                    hint="copy the file again from where it came from",
+                ) from None
+            is_in_frame = not frame.eof
+            if data:
+                yield data, consumed
+                consumed = 0
+            if is_in_frame:
+                break
+            block, frame = (
+                frame.unused_data.lstrip(b"\0") if codec == "gz" else frame.unused_data,
+                _decoder(codec),
+            )
+    if is_in_frame:
+        raise ShardError(
+            f"{path}: cut after {n_read:,} bytes, in the middle of a {codec} frame",
+            hint="copy the file again from where it came from",
+        )
+
+
+def _decoder(codec: Codec) -> "zlib._Decompress | zstandard.ZstdDecompressionObj":
+    return zlib.decompressobj(wbits=31) if codec == "gz" else zstandard.ZstdDecompressor().decompressobj()

@@ -1,0 +1,1 @@
+"""The stages. They never import one another: they meet on disk."""

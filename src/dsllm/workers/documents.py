@@ -1,0 +1,248 @@
+"""The whole life of a stage that looks at one document at a time, from sources to manifest.
+
+One output shard per input file, cut into batches whose results are appended in order, so the bytes do not
+depend on the number of workers. `-` streams: lines go out as soon as their batch is done.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dsllm.config import DocumentSettings, RunOptions
+from dsllm.errors import ConfigError, InputError
+from dsllm.io.atomic import atomic_file
+from dsllm.io.documents import BadLine, Batch
+from dsllm.io.folder import OutputFolder
+from dsllm.io.shards import LineWriter, line_shard, pack_lines, shard_name
+from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
+from dsllm.progress import Bar, Reporter
+from dsllm.workers.pool import map_ordered
+
+
+@dataclass
+class Part:
+    """What a task makes of one batch.
+
+    `lines` go to the output, `side` to other folders by name, `bad` aside; `counts` are added up.
+    """
+
+    lines: bytes = b""
+    side: dict[str, bytes] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    bad: list[BadLine] = field(default_factory=list)
+
+
+Task = Callable[[Batch], Part]
+
+
+def map_documents(
+    task: Task,
+    *,
+    stage: str,
+    config: DocumentSettings,
+    inputs: Sequence[str],
+    output: str,
+    options: RunOptions,
+    reporter: Reporter,
+    side_folders: Mapping[str, str] | None = None,
+    content: Mapping[str, Any] | None = None,
+    more_inputs: Sequence[str | None] = (),
+) -> dict[str, int]:
+    """Run `task` over all documents of `inputs` into `output`; return the summed counts.
+
+    `side_folders` says where each side stream goes; `more_inputs` are the other files that the result depends
+    on (models, rules). Counts must have `n_documents` (read) and `n_kept`.
+
+    Raises:
+        InputError: no document in any input.
+        ConfigError: lines are to be skipped and set aside, but there is no place for them.
+    """
+    sources = find_sources(inputs)
+    with ExitStack() as stack:
+
+        def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
+            return stack.enter_context(
+                OutputFolder(
+                    path,
+                    stage=stage,
+                    config=config,
+                    inputs=inputs,
+                    options=options,
+                    more_inputs=more_inputs,
+                    is_side=is_side,
+                )
+            )
+
+        out = None if output == "-" else open_folder(output)
+        sides = {name: open_folder(path, is_side=True) for name, path in (side_folders or {}).items()}
+        bar = stack.enter_context(reporter.bar(stage, total=total_bytes(sources), unit="bytes"))
+        run = _Run(task, config, sources, sides, options, reporter, bar)
+        counts = run.to_folder(out) if out else run.to_stdout(options.skipped)
+        if not counts.get("n_documents") and not counts.get("n_skipped"):
+            raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
+        if counts.get("n_skipped"):
+            reporter.say(f"dsllm: {counts['n_skipped']:,} lines were no documents and were set aside")
+        run.finish(out, counts, dict(content or {}))
+    return counts
+
+
+@dataclass
+class _Run:
+    task: Task
+    config: DocumentSettings
+    sources: list[Source]
+    sides: dict[str, OutputFolder]
+    options: RunOptions
+    reporter: Reporter
+    bar: Bar
+
+    def to_folder(self, out: OutputFolder) -> dict[str, int]:
+        """Write a shard per source, passing over those that an interrupted run finished."""
+        folders = [out, *self.sides.values()]
+        names = {source.index: shard_name(source.index, self.config.format) for source in self.sources}
+        to_do = [s for s in self.sources if any(names[s.index] not in folder.finished for folder in folders)]
+        for source in set(self.sources) - set(to_do):
+            self.bar.advance(source.n_bytes)
+        for source, parts in self._parts_by_source(to_do, self.config.format):
+            name = names[source.index]
+            for folder in folders:
+                folder.finished.pop(name, None)
+            with ExitStack() as stack:
+                writers = {
+                    key: stack.enter_context(line_shard(folder, name, self.config.format))
+                    for key, folder in {"": out, **self.sides}.items()
+                }
+                counts, bad = self._write(parts, writers)
+                out.set_counts(name, **counts)
+                if bad:  # set aside before the shard counts as finished
+                    with out.create(f"skipped/{source.index:05d}.jsonl") as file:
+                        file.write(b"".join(line.to_json() for line in bad))
+        return _sum(out.finished[name].counts for name in names.values())
+
+    def to_stdout(self, skipped: str | None) -> dict[str, int]:
+        """Stream kept lines to standard output."""
+        if self.config.on_error == "skip" and skipped is None:
+            raise ConfigError(
+                "--on-error skip with -o - has no place for the lines set aside",
+                hint="name one: --skipped FILE",
+            )
+        total: Counter[str] = Counter()
+        bad: list[BadLine] = []
+        for source, parts in self._parts_by_source(self.sources, "jsonl"):
+            with ExitStack() as stack:
+                name = shard_name(source.index, self.config.format)
+                writers: dict[str, LineWriter] = {"": _StandardOutput()}
+                for key, folder in self.sides.items():
+                    folder.finished.pop(name, None)
+                    writers[key] = stack.enter_context(line_shard(folder, name, self.config.format))
+                counts, more = self._write(parts, writers)
+            total.update(counts)
+            bad += more
+        if skipped is not None:
+            with atomic_file(skipped) as file:
+                file.write(b"".join(line.to_json() for line in bad))
+        return dict(total)
+
+    def finish(self, out: OutputFolder | None, counts: dict[str, int], content: dict[str, Any]) -> None:
+        """Write the manifests, the main one last."""
+        streams = [source.stream_hash.hexdigest() for source in self.sources if source.stream_hash]
+        for name, folder in [*self.sides.items(), *([("", out)] if out else [])]:
+            if streams:
+                folder.set_stream_hash(streams[0])
+            kind = {"kind": "documents", "format": self.config.format, **({"stream": name} if name else {})}
+            folder.finish(counts=counts, content={**kind, **content})
+
+    def _parts_by_source(
+        self, sources: list[Source], format: str
+    ) -> Iterator[tuple[Source, Iterator["_Packed"]]]:
+        """Yield each source with its parts; sources without a line have none."""
+        batches = (batch for source in sources for batch in read_batches(source))
+        task = _PackingTask(self.task, format, self.config.format)
+        results = map_ordered(
+            task, batches, options=self.options, describe=Batch.describe, reporter=self.reporter
+        )
+        with _closing(results):
+            ahead = _Ahead(results)
+            for source in sources:
+                yield source, ahead.take_while(source.index)
+
+    def _write(
+        self, parts: Iterator["_Packed"], writers: dict[str, LineWriter]
+    ) -> tuple[dict[str, int], list[BadLine]]:
+        counts: Counter[str] = Counter()
+        bad: list[BadLine] = []
+        for packed in parts:
+            for key, writer in writers.items():
+                writer.write(packed.part.side.get(key, b"") if key else packed.part.lines)
+            counts.update(packed.part.counts)
+            bad += packed.part.bad
+            self.bar.advance(packed.n_read)
+        if bad:
+            counts["n_skipped"] += len(bad)
+        return dict(counts), bad
+
+
+@dataclass(frozen=True)
+class _PackingTask:
+    """The task, and the compression of what it makes: both are the workers' work."""
+
+    task: Task
+    format: str
+    side_format: str
+
+    def __call__(self, batch: Batch) -> "_Packed":
+        part = self.task(batch)
+        side = {name: pack_lines(lines, self.side_format) for name, lines in part.side.items()}
+        part = replace(part, lines=pack_lines(part.lines, self.format), side=side)
+        return _Packed(batch.source_index, batch.n_read, part)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    source_index: int
+    n_read: int
+    part: Part
+
+
+class _StandardOutput:
+    """Lines go out at once: whoever reads the pipe may be waiting."""
+
+    def write(self, lines: bytes) -> None:
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
+
+
+class _Ahead:
+    """Looks one result ahead, to see where a source ends."""
+
+    def __init__(self, results: Iterator[_Packed]) -> None:
+        self._results = results
+        self._next: _Packed | None = None
+        self._has_begun = False
+
+    def take_while(self, source_index: int) -> Iterator[_Packed]:
+        if not self._has_begun:
+            self._has_begun, self._next = True, next(self._results, None)
+        while self._next is not None and self._next.source_index == source_index:
+            current = self._next
+            yield current
+            self._next = next(self._results, None)
+
+
+@contextmanager
+def _closing(results: Iterator[Any]) -> Iterator[None]:
+    """Stop the workers at once when the consumer fails."""
+    try:
+        yield
+    finally:
+        getattr(results, "close", lambda: None)()
+
+
+def _sum(counts: Iterator[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in counts:
+        total.update(part)
+    return dict(total)
