@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
@@ -48,14 +49,14 @@ def map_ordered(
         yield from map_on_ray(task, items, options=options, describe=describe)
         return
     remaining = iter(items)
-    head = [item for item, _ in zip(remaining, range(2), strict=False)] if options.n_workers > 1 else []
+    head = list(islice(remaining, 2)) if options.n_workers > 1 else []
     if len(head) < 2:
         for item in (*head, *remaining):
             yield task(item)
         return
     pool = _Pool(task, options.n_workers, describe, reporter)
     try:
-        yield from pool.map(item for part in (head, remaining) for item in part)
+        yield from pool.map(chain(head, remaining))
     finally:
         pool.stop()
 
