@@ -1,0 +1,167 @@
+"""Shingles, MinHash and Jaccard similarity, in numpy: the definition for compiled passes.
+
+A shingle is a run of n words. Its hash has 64 bits and is defined in three steps, all modulo 2**64:
+
+1. a word's hash is MurmurHash64A (Austin Appleby's 64-bit MurmurHash2, seed 0) of its UTF-8 bytes;
+2. a run of words w[0] .. w[n-1] is the polynomial w[0] * B**(n-1) + w[1] * B**(n-2) + ... + w[n-1], where
+   B is 0x9E3779B97F4A7C15 (Rabin and Karp; B is odd, so no word's bits are lost);
+3. the polynomial goes through fmix64, the finaliser of MurmurHash3, a bijection that spreads it.
+
+A document is the set of its shingles' hashes; two different shingles share a hash with probability 2**-64.
+Signatures are datasketch's scheme "affine32": given the same 32-bit hashes (the low halves of ours) and the
+same seed they equal `datasketch.MinHash.hashvalues`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Hashes = NDArray[np.uint64]
+Signature = NDArray[np.uint32]
+Permutations = NDArray[np.uint32]
+
+_MASK = (1 << 64) - 1
+_MURMUR_FACTOR = 0xC6A4A7935BD1E995
+_MURMUR_SHIFT = 47
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+_BLOCK_BYTES = 8
+_LONG_WORD_BYTES = 512  # longer words are hashed one by one: the vectorised loop runs once per block
+_CHUNK_SHINGLES = 1024  # times n_hashes times 4 bytes: a block that stays in the cache
+
+
+def hash_words(words: Sequence[str]) -> Hashes:
+    """Hash each word, shape (n_words,). Words hold no space and no surrogate, as `scan.words` gives them."""
+    if not words:
+        return np.zeros(0, np.uint64)
+    packed = " ".join(words).encode()
+    data = np.frombuffer(packed + bytes(_BLOCK_BYTES), np.uint8)
+    ends = np.append(np.flatnonzero(data[: len(packed)] == ord(" ")), len(packed))
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    return _murmur64a(data, starts, ends - starts)
+
+
+def hash_shingles(word_hashes: Hashes, n_words: int) -> Hashes:
+    """Hash every run of `n_words` words, in order, repeats included.
+
+    A document of fewer words is one shingle of all of them; a document without words has none.
+    """
+    n_words = min(n_words, len(word_hashes))
+    if n_words == 0:
+        return np.zeros(0, np.uint64)
+    n_shingles = len(word_hashes) - n_words + 1
+    polynomial = word_hashes[:n_shingles].copy()
+    for shift in range(1, n_words):
+        polynomial *= _BASE
+        polynomial += word_hashes[shift : shift + n_shingles]
+    return fmix64(polynomial)
+
+
+def shingle_set(words: Sequence[str], n_words: int) -> Hashes:
+    """Give the set of a document's shingles: distinct hashes, ascending."""
+    return np.unique(hash_shingles(hash_words(words), n_words))
+
+
+def make_permutations(n_hashes: int, seed: int) -> Permutations:
+    """Draw permutations h -> a * h + b modulo 2**32 as datasketch does: a (odd) and b, shape (2, n_hashes)."""
+    generator = np.random.RandomState(seed)
+    a = generator.randint(0, 1 << 31, n_hashes, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    b = generator.randint(0, 1 << 32, n_hashes, dtype=np.uint32)
+    return np.stack([a, b])
+
+
+def minhash(shingles: Hashes, permutations: Permutations) -> Signature:
+    """Sign a set of shingles: the least value that each permutation gives, shape (n_hashes,).
+
+    The empty set has the greatest value everywhere. Source: Broder 1997; the scheme is datasketch's.
+    """
+    a, b = permutations
+    least = np.full(len(a), np.iinfo(np.uint32).max, np.uint32)
+    mixed = fmix32(shingles.astype(np.uint32))  # the low 32 bits
+    for start in range(0, len(mixed), _CHUNK_SHINGLES):
+        chunk = mixed[start : start + _CHUNK_SHINGLES, None]  # (n_shingles, 1)
+        np.minimum(least, (chunk * a + b).min(axis=0), out=least)
+    return least
+
+
+def n_shared(a: Hashes, b: Hashes) -> int:
+    """Count what two sets (distinct, ascending) have in common."""
+    if len(a) > len(b):
+        a, b = b, a
+    if not len(a):
+        return 0
+    places = np.searchsorted(b, a)
+    places[places == len(b)] = 0
+    return int(np.count_nonzero(b[places] == a))
+
+
+def jaccard(a: Hashes, b: Hashes) -> float:
+    """Divide the size of the intersection of two sets by that of their union; 0 for two empty sets."""
+    shared = n_shared(a, b)
+    n_union = len(a) + len(b) - shared
+    return shared / n_union if n_union else 0.0
+
+
+def fmix32(values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Apply the 32-bit finaliser of MurmurHash3, a bijection."""
+    values = values ^ (values >> np.uint32(16))
+    values *= np.uint32(0x85EBCA6B)
+    values ^= values >> np.uint32(13)
+    values *= np.uint32(0xC2B2AE35)
+    values ^= values >> np.uint32(16)
+    return values
+
+
+def fmix64(values: Hashes) -> Hashes:
+    """Apply the 64-bit finaliser of MurmurHash3, a bijection."""
+    values = values ^ (values >> np.uint64(33))
+    values *= np.uint64(0xFF51AFD7ED558CCD)
+    values ^= values >> np.uint64(33)
+    values *= np.uint64(0xC4CEB9FE1A85EC53)
+    values ^= values >> np.uint64(33)
+    return values
+
+
+def _murmur64a(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
+    """Hash slices of `data`, which is followed by at least 8 bytes more."""
+    factor, shift = np.uint64(_MURMUR_FACTOR), np.uint64(_MURMUR_SHIFT)
+    # Eight bytes from every place, little-endian, overlapping: blocks[i] reads data[i : i + 8].
+    blocks = np.ndarray((len(data) - _BLOCK_BYTES + 1,), "<u8", data, strides=(1,))
+    hashes = lengths.astype(np.uint64) * factor
+    n_blocks = lengths // _BLOCK_BYTES
+    is_long = lengths > _LONG_WORD_BYTES
+    longest = int(n_blocks[~is_long].max(initial=0))
+    for number in range(longest):
+        member = np.flatnonzero((n_blocks > number) & ~is_long)
+        block = blocks[starts[member] + number * _BLOCK_BYTES] * factor
+        block ^= block >> shift
+        hashes[member] = (hashes[member] ^ (block * factor)) * factor
+    n_tail = lengths % _BLOCK_BYTES
+    member = np.flatnonzero((n_tail > 0) & ~is_long)
+    tail = blocks[starts[member] + n_blocks[member] * _BLOCK_BYTES]
+    tail &= (np.uint64(1) << (n_tail[member].astype(np.uint64) * np.uint64(8))) - np.uint64(1)
+    hashes[member] = (hashes[member] ^ tail) * factor
+    hashes ^= hashes >> shift
+    hashes *= factor
+    hashes ^= hashes >> shift
+    for place in np.flatnonzero(is_long):
+        word = data[starts[place] : starts[place] + lengths[place]].tobytes()
+        hashes[place] = murmur64a(word)
+    return hashes
+
+
+def murmur64a(data: bytes) -> int:
+    """Hash bytes by MurmurHash64A with seed 0, one block after another."""
+    factor, shift = _MURMUR_FACTOR, _MURMUR_SHIFT
+    value = len(data) * factor & _MASK
+    n_whole = len(data) - len(data) % _BLOCK_BYTES
+    for block in np.frombuffer(data[:n_whole], "<u8").tolist():
+        mixed = block * factor & _MASK
+        mixed ^= mixed >> shift
+        value = (value ^ (mixed * factor & _MASK)) * factor & _MASK
+    if tail := data[n_whole:]:
+        value = (value ^ int.from_bytes(tail, "little")) * factor & _MASK
+    value ^= value >> shift
+    value = value * factor & _MASK
+    return value ^ value >> shift
