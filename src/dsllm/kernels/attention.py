@@ -1,0 +1,126 @@
+"""Causal attention with grouped queries, within documents: the formula, SDPA, and the Triton kernel."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dsllm.kernels.backend import Backend, takes_kernel
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, *, document_ids: Tensor | None = None, backend: Backend = "auto"
+) -> Tensor:
+    """Let every token look at itself and at the tokens before it in its document.
+
+    Args:
+        q: queries, shape (batch, seq_len, n_heads, head_dim), fp32, fp16 or bf16.
+        k: keys, shape (batch, seq_len, n_kv_heads, head_dim), each read by n_heads / n_kv_heads query heads
+            in a row.
+        v: values, the shape of `k`.
+        document_ids: integers, shape (batch, seq_len). A document is a run of equal numbers, and tokens see
+            only their own; an id that returns after another is a new document. None: a row is one document.
+        backend: "auto" takes the kernel on a GPU and torch's flash attention elsewhere.
+
+    Returns:
+        The shape and dtype of `q`.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; Ainslie et al. 2023, arXiv:2305.13245.
+    """
+    _check_shapes(q, k, v, document_ids)
+    if takes_kernel(q, backend):
+        from dsllm.kernels.attention_triton import attention_triton
+
+        return attention_triton(q, k, v, document_ids)
+    return attention_torch(q, k, v, document_ids)
+
+
+def attention_formula(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    """Compute attention as written in the paper, in fp32 or wider: what all else is tested against."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    n_repeats = q.shape[2] // k.shape[2]
+    queries = q.to(wide).transpose(1, 2)  # (batch, n_heads, seq_len, head_dim)
+    keys, values = (x.to(wide).repeat_interleave(n_repeats, dim=2).transpose(1, 2) for x in (k, v))
+    scores = queries @ keys.mT / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~visible(q.shape[1], document_ids, q.device), -math.inf).softmax(dim=-1)
+    return (weights @ values).transpose(1, 2).to(q.dtype)
+
+
+def attention_torch(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    """Compute attention by torch's fused operator, once a document: no mask and no wasted product."""
+    if document_ids is None:
+        return _causal_sdpa(q, k, v)
+    batch, seq_len = document_ids.shape
+    lengths = document_lengths(document_ids)
+    parts = (torch.split(x.reshape(1, batch * seq_len, *x.shape[2:]), lengths, dim=1) for x in (q, k, v))
+    outputs = [_causal_sdpa(*part) for part in zip(*parts, strict=True)]
+    return torch.cat(outputs, dim=1).view_as(q)
+
+
+def cached_attention(q: Tensor, k: Tensor, v: Tensor, is_visible: Tensor) -> Tensor:
+    """Let new tokens look at cached ones, as generation does.
+
+    Args:
+        q: queries of the new tokens, shape (batch, n_new, n_heads, head_dim).
+        k: keys of all tokens so far, shape (batch, n_keys, n_kv_heads, head_dim).
+        v: values, the shape of `k`.
+        is_visible: which keys each query sees, bool, shape (batch, n_new, n_keys); at least one per query.
+
+    Returns:
+        The shape and dtype of `q`.
+    """
+    queries, keys, values = (x.transpose(1, 2) for x in (q, k, v))
+    output = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=is_visible[:, None], enable_gqa=q.shape[2] != k.shape[2]
+    )
+    return output.transpose(1, 2)
+
+
+def visible(seq_len: int, document_ids: Tensor | None, device: torch.device) -> Tensor:
+    """Say which keys (last dim) each query sees: bool, (seq_len, seq_len) or (batch, 1, seq_len, seq_len)."""
+    column = torch.arange(seq_len, device=device)
+    is_past = column[:, None] >= column
+    if document_ids is None:
+        return is_past
+    return is_past & (column >= document_starts(document_ids)[:, None, :, None])
+
+
+def document_starts(document_ids: Tensor) -> Tensor:
+    """Find where each token's document begins: positions in the row, int64, (batch, seq_len)."""
+    column = torch.arange(document_ids.shape[1], device=document_ids.device).expand(document_ids.shape)
+    return torch.where(_is_start(document_ids), column, 0).cummax(dim=1).values
+
+
+def document_lengths(document_ids: Tensor) -> list[int]:
+    """Measure the documents in tokens, row after row; their sum is batch * seq_len."""
+    starts = _is_start(document_ids).flatten().nonzero().flatten()
+    ends = torch.cat((starts[1:], starts.new_tensor([document_ids.numel()])))
+    return [int(length) for length in (ends - starts).tolist()]
+
+
+def _is_start(document_ids: Tensor) -> Tensor:
+    is_start = torch.ones_like(document_ids, dtype=torch.bool)
+    is_start[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return is_start
+
+
+def _causal_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    queries, keys, values = (x.transpose(1, 2) for x in (q, k, v))
+    output = functional.scaled_dot_product_attention(
+        queries, keys, values, is_causal=True, enable_gqa=q.shape[2] != k.shape[2]
+    )
+    return output.transpose(1, 2)
+
+
+def _check_shapes(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None) -> None:
+    batch, seq_len, n_heads, head_dim = q.shape
+    if k.shape != v.shape or k.shape[:2] != (batch, seq_len) or k.shape[3] != head_dim:
+        raise ValueError(f"q is {tuple(q.shape)}, k is {tuple(k.shape)} and v is {tuple(v.shape)}")
+    if n_heads % k.shape[2]:
+        raise ValueError(f"{n_heads} query heads cannot share {k.shape[2]} key heads evenly")
+    if document_ids is not None and document_ids.shape != (batch, seq_len):
+        raise ValueError(f"document_ids is {tuple(document_ids.shape)}, not {(batch, seq_len)}")
