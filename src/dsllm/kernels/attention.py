@@ -54,9 +54,10 @@ def attention_torch(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None
     """Compute attention by torch's fused operator, once a document: no mask and no wasted product."""
     if document_ids is None:
         return _causal_sdpa(q, k, v)
-    batch, seq_len = document_ids.shape
     lengths = document_lengths(document_ids)
-    parts = (torch.split(x.reshape(1, batch * seq_len, *x.shape[2:]), lengths, dim=1) for x in (q, k, v))
+    if len(set(lengths)) == 1:  # documents of one length are a batch
+        return _causal_sdpa(*(x.reshape(-1, lengths[0], *x.shape[2:]) for x in (q, k, v))).reshape(q.shape)
+    parts = (torch.split(x.reshape(1, -1, *x.shape[2:]), lengths, dim=1) for x in (q, k, v))
     outputs = [_causal_sdpa(*part) for part in zip(*parts, strict=True)]
     return torch.cat(outputs, dim=1).view_as(q)
 

@@ -2,8 +2,8 @@
 
 The vocabulary has about 100,000 entries, so the logits of one micro-batch are larger than all the other
 activations together. Both functions here go through the tokens in chunks. `cross_entropy` computes the
-gradient together with the loss and so needs each chunk's logits once. `token_cross_entropy` gives each token's
-loss, for objectives whose weights depend on the losses, and computes the logits again in the backward pass.
+gradient together with the loss and so needs each chunk's logits once. `token_cross_entropy` gives the tokens'
+losses, for objectives whose weights depend on the losses, and computes the logits again in the backward pass.
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dsllm.kernels.attention import attention, cached_attention
+from dsllm.kernels.backend import Backend
 from dsllm.model.config import ModelConfig
+
+MIN_COLUMNS = 128  # room at first; it doubles when it is full
 
 
 class KVCache:
@@ -14,47 +18,45 @@ class KVCache:
     Args:
         config: the model's shape.
         n_padded: columns to ignore at the left of each row, int64, shape (batch,).
-        n_columns: room, in tokens: padding, prompt and all that will be generated.
         dtype: of the keys and values.
     """
 
-    def __init__(self, config: ModelConfig, n_padded: Tensor, n_columns: int, dtype: torch.dtype) -> None:
-        shape = (config.n_layers, n_padded.shape[0], n_columns, config.n_kv_heads, config.head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=n_padded.device)
-        self.values = torch.zeros_like(self.keys)
+    def __init__(self, config: ModelConfig, n_padded: Tensor, dtype: torch.dtype) -> None:
+        shape = (config.n_layers, n_padded.shape[0], 0, config.n_kv_heads, config.head_dim)
+        self.keys = torch.empty(shape, dtype=dtype, device=n_padded.device)
+        self.values = torch.empty_like(self.keys)
         self.n_padded = n_padded
         self.n_filled = 0
+        self.is_visible = torch.empty(0)
 
-    def positions(self, n_new: int) -> Tensor:
-        """Give the positions (batch, n_new) of the next tokens in their documents; 0 on the padding."""
-        return (self._next_columns(n_new) - self.n_padded[:, None]).clamp(min=0)
+    def begin(self, n_new: int) -> Tensor:
+        """Make room for the next `n_new` tokens; return their positions in their texts, 0 on padding."""
+        n_needed, n_columns = self.n_filled + n_new, self.keys.shape[2]
+        if n_needed > n_columns:
+            self.keys, self.values = (
+                torch.nn.functional.pad(
+                    x, (0, 0, 0, 0, 0, max(n_needed, 2 * n_columns, MIN_COLUMNS) - n_columns)
+                )
+                for x in (self.keys, self.values)
+            )
+        column = torch.arange(n_needed, device=self.n_padded.device)
+        new = column[self.n_filled :]
+        is_text = column >= self.n_padded[:, None, None]
+        self.is_visible = (column <= new[:, None]) & is_text  # (batch, n_new, n_needed)
+        return (new - self.n_padded[:, None]).clamp(min=0)
 
     def layer(self, index: int) -> "LayerCache":
-        """Open one layer's part for the tokens that come next."""
+        """Open one layer's part for the tokens announced by `begin`."""
         return LayerCache(self, index)
 
-    def advance(self, n_new: int) -> None:
-        """Count `n_new` tokens as read, once every layer has appended them."""
+    def end(self, n_new: int) -> None:
+        """Count the new tokens as read, once every layer has appended them."""
         self.n_filled += n_new
 
     def keep_rows(self, rows: Tensor) -> None:
         """Drop all sequences but `rows`, int64 indices."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
         self.n_padded = self.n_padded[rows]
-
-    def visible(self, n_new: int) -> Tensor:
-        """Say which columns the next tokens see: bool, (batch, n_new, n_filled + n_new).
-
-        A token sees its sequence up to itself. Padding sees itself, so that no row of a softmax is empty.
-        """
-        column = torch.arange(self.n_filled + n_new, device=self.n_padded.device)
-        query = self._next_columns(n_new)[0]
-        is_past = column <= query[:, None]
-        is_text = column >= self.n_padded[:, None, None]
-        return (is_past & is_text) | (column == query[:, None])
-
-    def _next_columns(self, n_new: int) -> Tensor:
-        return torch.arange(self.n_filled, self.n_filled + n_new, device=self.n_padded.device)[None]
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,23 @@ class LayerCache:
     cache: KVCache
     index: int
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Write the new keys and values, shape (batch, n_new, n_kv_heads, head_dim), behind the others.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, backend: Backend) -> Tensor:
+        """Append the new keys and values; let the new tokens look at all of their text so far.
+
+        Args:
+            q: queries of the new tokens, shape (batch, n_new, n_heads, head_dim).
+            k: their keys, shape (batch, n_new, n_kv_heads, head_dim).
+            v: their values, the shape of `k`.
+            backend: as in `dsllm.kernels.attention`.
 
         Returns:
-            All keys, all values, and which of them each new token sees.
+            The shape and dtype of `q`.
         """
         begin, n_new = self.cache.n_filled, k.shape[1]
-        end = begin + n_new
-        keys, values = self.cache.keys[self.index], self.cache.values[self.index]
-        keys[:, begin:end], values[:, begin:end] = k, v
-        return keys[:, :end], values[:, :end], self.cache.visible(n_new)
+        keys = self.cache.keys[self.index, :, : begin + n_new]
+        values = self.cache.values[self.index, :, : begin + n_new]
+        keys[:, begin:], values[:, begin:] = k, v
+        if begin:
+            return cached_attention(q, keys, values, self.cache.is_visible)
+        column = torch.arange(n_new, device=k.device)
+        return attention(q, k, v, document_ids=column >= self.cache.n_padded[:, None], backend=backend)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dsllm.kernels.attention import attention, cached_attention
+from dsllm.kernels.attention import attention
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy import cross_entropy
 from dsllm.kernels.rms_norm import rms_norm
@@ -80,19 +80,24 @@ class Transformer(nn.Module):
             positions: of each token within its document, int64, shape (batch, seq_len) or (1, seq_len). None:
                 each row counts from 0, whatever `document_ids` says; to RoPE only distances matter.
             document_ids: runs of equal numbers, shape (batch, seq_len), that attention stays within.
-            cache: keys and values of earlier tokens; the new ones are appended. It says who sees whom, so
-                `document_ids` must be None then.
+            cache: keys and values of earlier tokens; the new ones are appended. It knows positions and
+                documents, so the other two must be None then.
 
         Returns:
             Shape (batch, seq_len, d_model).
         """
-        assert cache is None or document_ids is None, "a cache keeps its own account of who sees whom"
-        if positions is None:
+        if cache is not None:
+            assert positions is None, "the cache knows them"
+            assert document_ids is None, "the cache knows them"
+            positions = cache.begin(tokens.shape[1])
+        elif positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rope = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
         x = self.model.embed_tokens(tokens)
         for index, block in enumerate(self.layers):
             x = block(x, rope, document_ids, None if cache is None else cache.layer(index))
+        if cache is not None:
+            cache.end(tokens.shape[1])
         return cast(Tensor, self.model.norm(x))
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -166,8 +171,7 @@ class Attention(nn.Module):
         if cache is None:
             mixed = attention(q, k, v, document_ids=document_ids, backend=self.backend)
         else:
-            keys, values, is_visible = cache.append(k, v)
-            mixed = cached_attention(q, keys, values, is_visible)
+            mixed = cache.attend(q, k, v, self.backend)
         return cast(Tensor, self.o_proj(mixed.flatten(2)))
 
 
