@@ -109,8 +109,8 @@ def train(
     """Train until `settings.n_steps`, from the newest checkpoint in `folder` if there is one.
 
     Returns:
-        initial_loss, final_loss, n_steps, n_tokens and, for each number NAME that `job.evaluate` gives,
-        initial_NAME and final_NAME. The weights are in `job.model`.
+        n_steps, n_tokens, `loss` of the last step and `initial_loss` of the first, and the same two for each
+        number that `job.evaluate` gives. The weights are in `job.model`.
 
     Raises:
         DsllmError: a loss or gradient that is infinite or not a number, with the step.
@@ -207,7 +207,7 @@ class _Run:
         optimizer.zero_grad(set_to_none=True)
 
         loss, step_s = means["loss"], time.monotonic() - started_s
-        summary = {"initial_loss": loss} | self.state.summary | {"final_loss": loss}
+        summary = {"initial_loss": loss} | self.state.summary | {"loss": loss}
         self.state = replace(
             self.state, step=step + 1, n_tokens=self.state.n_tokens + int(n_tokens), summary=summary
         )
@@ -248,8 +248,7 @@ class _Run:
             numbers = self.job.evaluate(self.job.model)
         self.job.model.train()
         initial = {f"initial_{name}": value for name, value in numbers.items()}
-        final = {f"final_{name}": value for name, value in numbers.items()}
-        self.state = replace(self.state, summary=initial | self.state.summary | final)
+        self.state = replace(self.state, summary=initial | self.state.summary | numbers)
         self._log(numbers | {"eval_s": time.monotonic() - started_s})
         shown = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
         self.reporter.say(f"step {step:,}: {shown}")
