@@ -83,8 +83,8 @@ def parse_batch(
     return documents, bad_lines
 
 
-def parse_line(line: bytes, text_field: str) -> dict[str, Any] | str:
-    """Return the fields of a document, or the reason why the line is none."""
+def parse_line(line: bytes, text_field: str | None) -> dict[str, Any] | str:
+    """Return the fields of a document, or why the line is none; without `text_field` any object is one."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
@@ -95,6 +95,8 @@ def parse_line(line: bytes, text_field: str) -> dict[str, Any] | str:
         return f"not JSON: {error}"
     if not isinstance(fields, dict):
         return f"a JSON {type(fields).__name__}, not an object"
+    if text_field is None:
+        return fields
     if text_field not in fields:
         return f"no field {text_field!r}, only {', '.join(sorted(fields)[:6]) or 'an empty object'}"
     if not isinstance(fields[text_field], str):

@@ -6,6 +6,7 @@ carries on; another configuration is refused; a complete folder is refused unles
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Self, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from dsllm import __version__
 from dsllm.config import RunOptions, Settings, command_line
@@ -22,6 +23,9 @@ from dsllm.errors import InputError, OutputError
 from dsllm.io.atomic import atomic_file, file_sha256, output_error, write_atomic
 from dsllm.io.manifest import MANIFEST, PARTIAL, InputRecord, Manifest, ShardRecord
 from dsllm.io.sources import is_url
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 PARTIAL_EVERY_S = 1.0  # a shard finished since then is made again after a crash, with the same bytes
 _LEFT_OVERS = ("checkpoints", ".work")
@@ -212,21 +216,26 @@ class OutputFolder:
             self._lock = None
 
 
-class _HashedFile:
-    """Counts and hashes what is written."""
+class _HashedFile(io.RawIOBase):
+    """Counts and hashes what is written; closing it leaves the file below open."""
 
     def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
         self._file = file
         self.digest = hashlib.sha256()
         self.n_bytes = 0
 
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.n_bytes += memoryview(data).nbytes
-        return self._file.write(data)
+    def writable(self) -> bool:
+        return True
 
-    def flush(self) -> None:
-        self._file.flush()
+    def write(self, data: "Buffer") -> int:
+        self.digest.update(data)
+        n_bytes = self._file.write(data)
+        self.n_bytes += n_bytes
+        return n_bytes
+
+    def tell(self) -> int:
+        return self.n_bytes
 
 
 def input_records(inputs: Sequence[str]) -> list[InputRecord]:

@@ -1,0 +1,161 @@
+"""Settings dataclass -> flags: every stage's command gets its options from its configuration class.
+
+Precedence: a flag, then the `--config` file, then the default. `--help` shows each option's help, unit, range
+and default as `setting()` has them.
+"""
+
+import dataclasses
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from dsllm.config import DocumentSettings, RunOptions, Setting, Settings, describe, read_config_file
+from dsllm.errors import ConfigError
+
+_PANEL = "How it runs"
+_PYTHON_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool, "strs": list[str]}
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Files, folders, globs, URLs, or - for standard input."),
+]
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="OUT", help="Folder to write, or - for stdout.")
+]
+OutputFolder = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder with a Llama model.")]
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """What the common flags say, besides `RunOptions`."""
+
+    options: RunOptions
+    is_plan: bool
+    is_json: bool
+
+
+def flags_from(
+    config_class: type[Settings], stage: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace the parameters `config` and `run` of a command by flags.
+
+    `config` becomes one flag per setting of `config_class`; `run` the flags that every stage has.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        settings = describe(config_class)
+
+        @functools.wraps(command)
+        def wrapper(**arguments: Any) -> None:
+            path = arguments.pop("config_file")
+            flags = {option.name: arguments.pop(option.name) for option in settings}
+            run = _pop_run_flags(arguments)
+            values = read_config_file(Path(path), stage) if path else {}
+            where = path or f"dsllm {stage}"
+            given = {name: value for name, value in flags.items() if value not in (None, [])}
+            config = config_class.build({**values, **_split_lists(settings, given)}, where=where)
+            command(**arguments, config=config, run=run)
+
+        parameters = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name not in ("config", "run")
+        ]
+        options = [_parameter(option) for option in settings] + _common_parameters(config_class)
+        parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return wrapper
+
+    return decorate
+
+
+def _split_lists(settings: list[Setting], given: dict[str, Any]) -> dict[str, Any]:
+    """A list is given as `a,b`, or by repeating the flag."""
+    lists = {option.name for option in settings if option.kind == "strs"}
+    return {
+        name: tuple(word for part in value for word in part.split(",") if word) if name in lists else value
+        for name, value in given.items()
+    }
+
+
+def _parameter(option: Setting) -> inspect.Parameter:
+    help_text = option.help.rstrip(".")
+    notes = [text for text in (option.unit, option.range) if text]
+    if option.default is dataclasses.MISSING:
+        notes.append("required")
+    elif option.default not in (None, (), ""):
+        default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
+        notes.append(f"default {str(default).lower() if isinstance(default, bool) else default}")
+    if option.choices:
+        notes.insert(0, "|".join(option.choices))
+    text = f"{help_text} [{'; '.join(notes)}]." if notes else f"{help_text}."
+    flag = f"{option.flag}/--no-{option.flag[2:]}" if option.kind == "bool" else option.flag
+    annotation = Annotated[
+        _PYTHON_TYPES[option.kind] | None,
+        typer.Option(flag, help=text.replace("[", r"\["), show_default=False),
+    ]
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _common_parameters(config_class: type[Settings]) -> list[inspect.Parameter]:
+    n_cores = len(os.sched_getaffinity(0))
+    common: list[tuple[str, Any, Any]] = [
+        (
+            "config_file",
+            Annotated[str | None, _option("--config", "TOML file, or the manifest.json of an earlier run.")],
+            None,
+        ),
+        (
+            "is_plan",
+            Annotated[bool, _option("--plan", "Say what it would read, write and need, then stop.")],
+            False,
+        ),
+        ("overwrite", Annotated[bool, _option("--overwrite", "Make a complete output again.")], False),
+        (
+            "n_workers",
+            Annotated[int, _option("--workers", f"Processes (default {n_cores}).", min=1)],
+            n_cores,
+        ),
+        (
+            "engine",
+            Annotated[Literal["process", "ray"], _option("--engine", r"Who works \[default process].")],
+            "process",
+        ),
+        ("ray_address", Annotated[str | None, _option("--ray-address", "Of a running Ray cluster.")], None),
+        ("is_quiet", Annotated[bool, _option("--quiet", "Say nothing on stderr.")], False),
+        (
+            "is_json",
+            Annotated[bool, _option("--json", "Print the closing summary as JSON on stdout.")],
+            False,
+        ),
+    ]
+    if issubclass(config_class, DocumentSettings):
+        help_text = "File for the lines that --on-error skip sets aside when the output is -."
+        common.append(("skipped", Annotated[str | None, _option("--skipped", help_text)], None))
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, annotation, default in common
+    ]
+
+
+def _option(flag: str, help_text: str, **more: Any) -> Any:
+    return typer.Option(flag, help=help_text, rich_help_panel=_PANEL, show_default=False, **more)
+
+
+def _pop_run_flags(arguments: dict[str, Any]) -> RunFlags:
+    is_plan, is_json = arguments.pop("is_plan"), arguments.pop("is_json")
+    names = [field.name for field in dataclasses.fields(RunOptions)]
+    options = RunOptions(**{name: arguments.pop(name) for name in names if name in arguments})
+    if is_json and arguments.get("output") == "-" and not is_plan:
+        raise ConfigError(
+            "--json and -o - both want standard output", hint="write to a folder, or leave out --json"
+        )
+    return RunFlags(options, is_plan, is_json)

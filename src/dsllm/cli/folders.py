@@ -1,0 +1,167 @@
+"""`inspect`, `verify`, `trace`: what is this, is it whole, where is it from."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dsllm.errors import InputError, ShardError
+from dsllm.io.documents import parse_line
+from dsllm.io.manifest import MANIFEST, PARTIAL, Manifest, read_manifest
+from dsllm.io.sources import find_sources, read_batches
+from dsllm.progress import format_amount, format_cell
+
+SAMPLE_CHARACTERS = 300
+
+
+def inspect(path: str, *, is_json: bool) -> None:
+    """Print what a file or folder is and holds."""
+    facts = dict(_folder_facts(Path(path)) if Path(path).is_dir() else _file_facts(path))
+    if is_json:
+        sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+        return
+    for line in _as_text(facts):
+        sys.stdout.write(line + "\n")
+
+
+def verify(paths: list[str]) -> None:
+    """Check files and folders against their manifests; print a line for each.
+
+    Raises:
+        ShardError: something is missing, cut or changed.
+    """
+    faults = []
+    for path in paths:
+        found = list(_faults(Path(path)))
+        faults += found
+        state = "whole" if not found else f"{len(found)} faults"
+        sys.stdout.write(f"{path}: {state}\n")
+        for fault in found:
+            sys.stdout.write(f"  {fault}\n")
+    if faults:
+        raise ShardError(
+            f"{len(faults)} faults, the first: {faults[0]}", hint="copy the files again, or remake them"
+        )
+
+
+def _faults(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        manifest = read_manifest(path)
+        yield from filter(None, (shard.fault(path) for shard in manifest.shards))
+        return
+    try:
+        if (path.parent / MANIFEST).is_file():
+            for shard in read_manifest(path.parent).shards:
+                if shard.name == path.name and (fault := shard.fault(path.parent)):
+                    yield fault
+        for source in find_sources([str(path)]):
+            for batch in read_batches(source):
+                for number, line in enumerate(batch.lines.splitlines(), start=batch.first_line):
+                    if (
+                        line.strip()
+                        and isinstance(reason := parse_line(line, ""), str)
+                        and "no field" not in reason
+                    ):
+                        yield f"{path}, line {number:,}: {reason}"
+    except ShardError as error:
+        yield error.message
+
+
+def _folder_facts(folder: Path) -> Iterator[tuple[str, Any]]:
+    yield "path", str(folder)
+    if (folder / MANIFEST).is_file():
+        manifest = read_manifest(folder)
+        yield "state", "complete"
+        yield from _manifest_facts(manifest)
+    elif (folder / PARTIAL).is_file():
+        partial = Manifest.from_bytes((folder / PARTIAL).read_bytes(), folder / PARTIAL)
+        yield "state", f"unfinished: {len(partial.shards)} files are done"
+        yield "finish it with", partial.command
+        yield from _manifest_facts(partial)
+        return
+    elif not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder}: neither a folder of dsllm nor a model", hint="give a folder that dsllm wrote"
+        )
+    yield from _model_facts(folder)
+    yield from _token_facts(folder)
+    if (shard := next(folder.glob("shard-*.jsonl*"), None)) is not None:
+        yield "first document", _first_line(str(shard))
+
+
+def _manifest_facts(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    yield "stage", manifest.stage
+    yield "command", manifest.command
+    yield "made by", f"dsllm {manifest.version}"
+    yield "inputs", [record.to_dict() for record in manifest.inputs]
+    yield "content", manifest.content
+    yield "counts", manifest.counts
+    yield "files", {shard.name: format_amount(shard.n_bytes, "bytes") for shard in manifest.shards}
+
+
+def _model_facts(folder: Path) -> Iterator[tuple[str, Any]]:
+    if (folder / "config.json").is_file():
+        from dsllm.model.hf import load_config
+
+        config = load_config(folder)
+        yield "model", {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+def _token_facts(folder: Path) -> Iterator[tuple[str, Any]]:
+    if (folder / "shard-00000.bin").is_file():
+        from dsllm.text.tokenizer_files import decode_documents
+
+        yield "first document", next(iter(decode_documents(folder, 1)), "")[:SAMPLE_CHARACTERS]
+
+
+def _first_line(path: str) -> str:
+    for source in find_sources([path]):
+        for batch in read_batches(source):
+            return batch.lines.split(b"\n", 1)[0].decode(errors="replace")[:SAMPLE_CHARACTERS]
+    return ""
+
+
+def _file_facts(path: str) -> Iterator[tuple[str, Any]]:
+    (source,) = find_sources([path])
+    n_lines = n_bytes = n_text_bytes = 0
+    fields: Counter[str] = Counter()
+    by_source: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    for batch in read_batches(source):
+        for line in batch.lines.splitlines():
+            parsed = parse_line(line, "text")
+            n_lines, n_bytes = n_lines + 1, n_bytes + len(line) + 1
+            if isinstance(parsed, str):
+                faults[parsed] += 1
+                continue
+            n_text_bytes += len(parsed["text"].encode())
+            fields.update(parsed)
+            by_source[str(parsed.get("source"))] += 1
+    yield "path", path
+    yield "on disk", format_amount(source.n_bytes, "bytes")
+    yield "sha256", source.sha256
+    yield "lines", n_lines
+    yield "bytes", n_bytes
+    yield "bytes of text", n_text_bytes
+    yield "fields", dict(fields)
+    yield "documents by source", dict(by_source)
+    yield "not documents", dict(faults.most_common(10))
+    yield "first line", _first_line(path)
+
+
+def _as_text(facts: dict[str, Any]) -> Iterator[str]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{name}:"
+            yield from (f"  {key}: {_cell(part)}" for key, part in value.items())
+        elif isinstance(value, list):
+            yield f"{name}:"
+            yield from (f"  {'  '.join(map(str, part.values()))}" for part in value)
+        else:
+            yield f"{name}: {_cell(value)}"
+
+
+def _cell(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else format_cell(value)

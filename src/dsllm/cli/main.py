@@ -1,0 +1,62 @@
+"""Entry: run the command line, and turn what can go wrong into one error line and one hint line."""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from dsllm.errors import DsllmError
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_COMMAND, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def main() -> None:
+    """Run `dsllm` with the arguments of this process."""
+    sys.exit(run_command_line(sys.argv[1:]))
+
+
+def run_command_line(arguments: Sequence[str]) -> int:
+    """Run a command; return its exit status.
+
+    0 done, 1 failed, 2 wrong command, 130 interrupted. A closed pipe downstream is a quiet end.
+    """
+    try:
+        return _invoke(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", "the same command carries on where it stopped", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "free some space" if error.errno == errno.ENOSPC else "check the path and the permissions"
+        return _fail(f"{place}{error.strerror or error}", hint, EXIT_FAILED)
+    except MemoryError:
+        return _fail("out of memory", "give fewer --workers or a smaller batch", EXIT_FAILED)
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    from dsllm.cli.app import app
+
+    try:
+        typer.main.get_command(app).main(list(arguments), prog_name="dsllm", standalone_mode=False)
+        sys.stdout.flush()
+    except DsllmError as error:
+        return _fail(error.message, error.hint, error.exit_status)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "dsllm"
+        return _fail(error.format_message(), f"see: {command} --help", EXIT_WRONG_COMMAND)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return EXIT_DONE
+
+
+def _fail(message: str, hint: str, status: int) -> int:
+    lines = " ".join(message.split())
+    sys.stderr.write(f"dsllm: error: {lines}\ndsllm: hint: {' '.join(hint.split())}\n")
+    return status

@@ -1,0 +1,208 @@
+"""Token folders: little-endian uint32 shards, each with the offsets of its documents beside it.
+
+`shard-00000.bin` holds the tokens of whole documents back to back, `shard-00000.idx` uint64 offsets into it:
+0, the end of the first document, the end of the second, ... A folder reads as one stream of tokens and as one
+row of documents, in the order of its shards.
+"""
+
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dsllm.errors import InputError, ShardError
+from dsllm.io.folder import OutputFolder
+from dsllm.io.manifest import Manifest, ShardRecord, read_manifest
+
+TOKEN_DTYPE = np.dtype("<u4")
+OFFSET_DTYPE = np.dtype("<u8")
+
+Tokens = npt.NDArray[np.uint32]
+Offsets = npt.NDArray[np.int64]
+
+
+def bin_name(index: int) -> str:
+    """Name the file of a shard's tokens."""
+    return f"shard-{index:05d}.bin"
+
+
+def idx_name(index: int) -> str:
+    """Name the file of a shard's document offsets."""
+    return f"shard-{index:05d}.idx"
+
+
+class TokenWriter:
+    """Writes token shards into a folder, one after another; it holds no more than it is given.
+
+    Whoever writes says where a shard ends. `n_tokens` and `n_documents` are those of the open shard.
+    """
+
+    def __init__(self, folder: OutputFolder, *, first_shard: int = 0) -> None:
+        self._folder = folder
+        self._index = first_shard
+        self._open_shard: ExitStack | None = None
+        self._file: Any = None
+        self._lengths: list[Offsets] = []
+        self.n_tokens = self.n_documents = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._open_shard is None or error is not None, "the last shard was not ended"
+        if self._open_shard is not None:
+            self._open_shard.__exit__(kind, error, trace)
+
+    @property
+    def n_shards(self) -> int:
+        """The shards before the open one."""
+        return self._index
+
+    def add(self, tokens: Tokens, lengths: Offsets) -> None:
+        """Append whole documents: their tokens back to back, and how many each has."""
+        assert len(tokens) == int(lengths.sum()), f"{len(tokens)} tokens for lengths of {int(lengths.sum())}"
+        if self._open_shard is None:
+            for name in (bin_name(self._index), idx_name(self._index)):
+                self._folder.finished.pop(name, None)
+            self._open_shard = ExitStack()
+            self._file = self._open_shard.enter_context(self._folder.create(bin_name(self._index)))
+        self._file.write(tokens.astype(TOKEN_DTYPE, copy=False).tobytes())
+        self._lengths.append(lengths.astype(np.int64))
+        self.n_tokens += len(tokens)
+        self.n_documents += len(lengths)
+
+    def end_shard(self, **counts: int) -> None:
+        """Close the open shard and record it, with `counts` beside its numbers of documents and tokens."""
+        assert self._open_shard is not None, "no document was added"
+        offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *self._lengths]))
+        with self._folder.create(idx_name(self._index)) as file:
+            file.write(offsets.astype(OFFSET_DTYPE).tobytes())
+        numbers = {"n_documents": self.n_documents, "n_tokens": self.n_tokens, **counts}
+        self._folder.set_counts(bin_name(self._index), **numbers)
+        self._open_shard.close()
+        self._open_shard, self._file, self._lengths = None, None, []
+        self.n_tokens = self.n_documents = 0
+        self._index += 1
+
+
+class TokenFolder:
+    """A complete folder of tokens, mapped into memory: one stream, one row of documents.
+
+    Raises:
+        InputError: no such folder, an unfinished one, or one that holds something else.
+        ShardError: a shard is missing, or its size is not what the manifest says.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest: Manifest = read_manifest(path)
+        content = self.manifest.content
+        if content.get("kind") != "tokens" or content.get("dtype") != "uint32":
+            raise InputError(
+                f"{path}: holds {content.get('kind')}, made by {self.manifest.stage}; tokens are needed",
+                hint="give a folder that `dsllm tokenize encode` wrote",
+            )
+        self.vocab_size = int(content["vocab_size"])
+        self.eos_id = int(content["eos_id"])
+        self.bos_id: int | None = content.get("bos_id")
+        self._shards = [shard for shard in self.manifest.shards if shard.name.endswith(".bin")]
+        self._maps: dict[int, Tokens] = {}
+        # Where each shard begins, in tokens and in documents; one number more than there are shards.
+        self._token_starts = _running_sum([self._check_size(shard) for shard in self._shards])
+        self._document_starts = _running_sum([shard.counts["n_documents"] for shard in self._shards])
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the stream."""
+        return int(self._token_starts[-1])
+
+    @property
+    def n_documents(self) -> int:
+        """Documents in the folder."""
+        return int(self._document_starts[-1])
+
+    def window(self, start: int, n: int) -> Tokens:
+        """Give the `n` tokens from position `start`, shape (n,); they may come from several shards.
+
+        Raises:
+            IndexError: the window reaches outside the stream.
+            ShardError: a token is none of the vocabulary.
+        """
+        if start < 0 or n < 0 or start + n > self.n_tokens:
+            raise IndexError(f"tokens {start:,} to {start + n:,} of {self.n_tokens:,}")
+        parts, position = [], start
+        while position < start + n:
+            shard = int(np.searchsorted(self._token_starts, position, side="right")) - 1
+            shard_start, shard_end = self._token_starts[shard], self._token_starts[shard + 1]
+            end = min(start + n, int(shard_end))
+            parts.append(self._map(shard)[position - shard_start : end - shard_start])
+            position = end
+        tokens = np.concatenate(parts) if parts else np.zeros(0, np.uint32)
+        if n and int(tokens.max()) >= self.vocab_size:
+            place = int(np.argmax(tokens >= self.vocab_size))
+            raise ShardError(
+                f"{self.path}: token {start + place:,} is {tokens[place]}, but the vocabulary has"
+                f" {self.vocab_size:,} words",
+                hint=f"check the folder with: dsllm verify {self.path}",
+            )
+        return tokens
+
+    def document(self, index: int) -> Tokens:
+        """Give one document's tokens, the end-of-sequence token included."""
+        if not 0 <= index < self.n_documents:
+            raise IndexError(f"document {index:,} of {self.n_documents:,}")
+        start, end = self._document_ends[index], self._document_ends[index + 1]
+        return self.window(int(start), int(end - start))
+
+    def document_starts(self) -> Offsets:
+        """Give where each document starts in the stream: int64, shape (n_documents,), ascending."""
+        return self._document_ends[:-1]
+
+    @cached_property
+    def _document_ends(self) -> Offsets:
+        """0, then where each document ends: shape (n_documents + 1,)."""
+        parts = [np.zeros(1, np.int64)]
+        for index, shard in enumerate(self._shards):
+            parts.append(self._read_offsets(index, shard)[1:] + self._token_starts[index])
+        return np.concatenate(parts)
+
+    def _check_size(self, shard: ShardRecord) -> int:
+        path, n_tokens = self.path / shard.name, shard.counts["n_tokens"]
+        n_bytes = path.stat().st_size if path.is_file() else -1
+        if n_bytes < 0:
+            self._fail(f"{path}: missing, but manifest.json lists it")
+        if n_bytes != n_tokens * TOKEN_DTYPE.itemsize:
+            expected = n_tokens * TOKEN_DTYPE.itemsize
+            self._fail(f"{path}: {n_bytes:,} bytes, but manifest.json says {expected:,}")
+        return n_tokens
+
+    def _read_offsets(self, index: int, shard: ShardRecord) -> Offsets:
+        path = (self.path / shard.name).with_suffix(".idx")
+        if not path.is_file():
+            self._fail(f"{path}: missing, but {shard.name} needs it")
+        if path.stat().st_size != (shard.counts["n_documents"] + 1) * OFFSET_DTYPE.itemsize:
+            n_documents = shard.counts["n_documents"]
+            self._fail(f"{path}: {path.stat().st_size:,} bytes, not offsets for {n_documents:,} documents")
+        offsets = np.fromfile(path, OFFSET_DTYPE).astype(np.int64)
+        if offsets[0] != 0 or offsets[-1] != shard.counts["n_tokens"] or bool((np.diff(offsets) < 0).any()):
+            self._fail(f"{path}: its offsets do not ascend from 0 to {shard.counts['n_tokens']:,}")
+        return offsets
+
+    def _map(self, shard: int) -> Tokens:
+        if shard not in self._maps:
+            path = self.path / self._shards[shard].name
+            self._maps[shard] = np.memmap(path, TOKEN_DTYPE, mode="r")
+        return self._maps[shard]
+
+    def _fail(self, message: str) -> NoReturn:
+        raise ShardError(message, hint=f"copy {self.path} again, or remake it with: {self.manifest.command}")
+
+
+def _running_sum(numbers: list[int]) -> Offsets:
+    return np.cumsum(np.array([0, *numbers], np.int64))

@@ -1,0 +1,149 @@
+"""Passes over the same sources, one after another, for stages that must see all before they can answer.
+
+A pass maps a task over the batches of all sources. `write_columns` keeps what it finds as files of numbers in
+a scratch folder, whole or absent per source, so that a killed run goes on with the next source. Standard
+input can be read once, so the first pass copies it into the scratch folder for the others.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dsllm.config import RunOptions
+from dsllm.io.atomic import atomic_file, write_atomic
+from dsllm.io.documents import BadLine, Batch
+from dsllm.io.sources import Source, read_batches, total_bytes
+from dsllm.progress import Bar, Reporter
+from dsllm.workers.pool import map_ordered
+
+R = TypeVar("R")
+
+SPOOL = "stdin.jsonl"
+_BAD_LINES = "bad"
+_DONE = "done"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all passes of a run share: who works, who is told, and where intermediate files go."""
+
+    scratch: Path
+    options: RunOptions
+    reporter: Reporter
+
+    def map(
+        self, task: Callable[[Batch], R], sources: Sequence[Source], *, label: str
+    ) -> Iterator[tuple[Source, Iterator[R]]]:
+        """Yield each source with the results of its batches, in order; a source without a line has none.
+
+        The results of one source must be used up before the next one is asked for.
+        """
+        by_index = {source.index: source for source in sources}
+        batches = (batch for source in sources for batch in self._batches(source))
+        with ExitStack() as stack:
+            bar = stack.enter_context(self.reporter.bar(label, total=total_bytes(sources), unit="bytes"))
+            results = map_ordered(
+                _Marked(task),
+                batches,
+                options=self.options,
+                describe=Batch.describe,
+                reporter=self.reporter,
+            )
+            stack.enter_context(closing(results))  # type: ignore[type-var]  # a generator
+            for index, group in groupby(results, key=itemgetter(0)):
+                yield by_index[index], _without_ends(group, bar)
+
+    def write_columns(
+        self,
+        task: Callable[[Batch], "Columns"],
+        sources: Sequence[Source],
+        names: Sequence[str],
+        *,
+        label: str,
+    ) -> None:
+        """Run `task` over every batch and append its columns to files, one per source and name."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        to_do = [source for source in sources if not _path(self.scratch, source.index, _DONE).exists()]
+        for source, parts in self.map(task, to_do, label=label):
+            with ExitStack() as stack:
+                files = {
+                    name: stack.enter_context(atomic_file(_path(self.scratch, source.index, name)))
+                    for name in (*names, _BAD_LINES)
+                }
+                for columns in parts:
+                    for name in names:
+                        files[name].write(columns.arrays[name].tobytes())
+                    files[_BAD_LINES].write(b"".join(line.to_json() for line in columns.bad))
+            write_atomic(_path(self.scratch, source.index, _DONE), b"")
+
+    def read_column(self, source: Source, name: str, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
+        """Map a column that was written: shape (n,), or (n, width) for a width above one."""
+        return map_array(_path(self.scratch, source.index, name), dtype, width)
+
+    def read_bad_lines(self, source: Source) -> bytes:
+        """Give the lines that were set aside in a source, as lines of JSON."""
+        return _path(self.scratch, source.index, _BAD_LINES).read_bytes()
+
+    def spooled(self, sources: Sequence[Source]) -> list[Source]:
+        """The same sources for the passes after the first: the copy in place of standard input."""
+        path = self.scratch / SPOOL
+        return [
+            replace(source, path=str(path), n_bytes=path.stat().st_size) if source.path == "-" else source
+            for source in sources
+        ]
+
+    def _batches(self, source: Source) -> Iterator[Batch]:
+        """Read a source, copy it where it cannot be read again, and mark its end by an empty batch."""
+        if source.path == "-":
+            with atomic_file(self.scratch / SPOOL) as file:
+                for batch in read_batches(source):
+                    file.write(batch.lines)
+                    yield batch
+        else:
+            yield from read_batches(source)
+        yield Batch(source.index, source.path, 0, b"", 0)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a task found in one batch: numbers by name, to be appended, and lines that are no documents."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    bad: list[BadLine] = field(default_factory=list)
+
+
+def map_array(path: Path, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
+    """Map a file of numbers for reading; an empty file is an empty array."""
+    shape = (-1,) if width == 1 else (-1, width)
+    if not path.stat().st_size:
+        return np.zeros(0, dtype).reshape(shape if width == 1 else (0, width))
+    return np.memmap(path, dtype, mode="r").reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Marked(Generic[R]):
+    """The task, its result marked with its source and with the bytes read for it; None at a source's end."""
+
+    task: Callable[[Batch], R]
+
+    def __call__(self, batch: Batch) -> tuple[int, int, R | None]:
+        is_end = batch.first_line == 0
+        return batch.source_index, batch.n_read, None if is_end else self.task(batch)
+
+
+def _without_ends(group: Iterator[tuple[int, int, R | None]], bar: Bar) -> Iterator[R]:
+    for _, n_read, result in group:
+        bar.advance(n_read)
+        if result is not None:
+            yield result
+
+
+def _path(folder: Path, source_index: int, name: str) -> Path:
+    return folder / f"{source_index:05d}.{name}"

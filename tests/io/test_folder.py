@@ -1,0 +1,171 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dsllm.config import RunOptions, Settings, setting
+from dsllm.errors import InputError, OutputError, ShardError
+from dsllm.io.atomic import atomic_file
+from dsllm.io.folder import OutputFolder
+from dsllm.io.manifest import read_manifest
+from dsllm.io.provenance import trace
+from dsllm.io.sources import find_sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    threshold: float = setting(0.5, "A number.")
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text('{"text": "a"}\n')
+
+
+def folder(path="out", *, threshold=0.5, inputs=("in.jsonl",), stage="example", **options):
+    return OutputFolder(
+        path, stage=stage, config=Config(threshold=threshold), inputs=inputs, options=RunOptions(**options)
+    )
+
+
+def make(path="out", name="shard-00000.jsonl", data=b'{"text": "a"}\n', **more):
+    with folder(path, **more) as out:
+        if name not in out.finished:
+            with out.create(name, n_documents=1) as file:
+                file.write(data)
+        return out.finish(counts={"n_documents": 1}, content={"kind": "documents"})
+
+
+def begin_and_stop(**more):
+    with pytest.raises(Stopped), folder(**more) as out:
+        with out.create("shard-00000.jsonl") as file:
+            file.write(b"0\n")
+        with out.create("shard-00001.jsonl") as file:
+            file.write(b"half")
+            raise Stopped
+
+
+def test_a_finished_folder_says_what_it_holds():
+    manifest = make()
+    assert read_manifest("out") == manifest
+    values = json.loads(Path("out/manifest.json").read_text())
+    assert values["shards"][0]["name"] == "shard-00000.jsonl"
+    assert values["shards"][0]["n_documents"] == 1
+    # the shard's bytes are the input's: printf '{"text": "a"}\n' | sha256sum
+    digest = "7c24616314d4c7ddcc755cd2cb42baf4e49ac41b1492fa02c30adc34e1cb2e5d"
+    assert values["shards"][0]["sha256"] == values["inputs"][0]["sha256"] == digest
+    assert values["inputs"][0]["path"] == "../in.jsonl"
+    assert values["command"] == "dsllm example in.jsonl -o out"
+    assert {path.name for path in Path("out").iterdir()} == {"manifest.json", "shard-00000.jsonl", ".lock"}
+
+
+def test_the_same_run_gives_the_same_bytes():
+    make("a")
+    make("b")
+    a, b = Path("a/manifest.json").read_text(), Path("b/manifest.json").read_text()
+    assert a.replace("-o a", "-o b") == b
+
+
+def test_an_interrupted_run_is_resumed_and_keeps_what_is_whole():
+    begin_and_stop()
+    assert not Path("out/shard-00001.jsonl").exists()
+    with folder() as out:
+        assert set(out.finished) == {"shard-00000.jsonl"}
+    Path("out/shard-00000.jsonl").write_bytes(b"")
+    with folder() as out:
+        assert not out.finished
+
+
+def test_readers_refuse_an_unfinished_folder():
+    begin_and_stop()
+    with pytest.raises(InputError, match="incomplete") as caught:
+        find_sources(["out"])
+    assert "dsllm example in.jsonl -o out" in caught.value.hint
+
+
+def test_another_configuration_or_input_is_refused_unless_overwritten():
+    begin_and_stop()
+    with pytest.raises(OutputError, match=r"threshold was 0.5, now 0.7"), folder(threshold=0.7):
+        pass
+    Path("in.jsonl").write_text('{"text": "b"}\n')
+    with pytest.raises(OutputError, match="other inputs"), folder():
+        pass
+    with folder(overwrite=True) as out:
+        assert not out.finished
+
+
+def test_a_complete_folder_is_refused_unless_overwritten():
+    make()
+    with pytest.raises(OutputError, match="already complete"), folder():
+        pass
+    make(overwrite=True, name="shard-00005.jsonl")
+    assert not Path("out/shard-00000.jsonl").exists()
+
+
+def test_a_folder_of_somebody_else_is_never_touched():
+    Path("out").mkdir()
+    Path("out/thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"not empty, and not written by dsllm \(thesis.txt\)"):
+        make(overwrite=True)
+    assert Path("out/thesis.txt").read_text() == "mine"
+
+
+def test_two_runs_cannot_write_one_folder():
+    with folder(), pytest.raises(OutputError, match="another dsllm is writing"), folder():
+        pass
+
+
+def test_standard_input_cannot_be_resumed_so_it_starts_anew():
+    begin_and_stop(inputs=("-",))
+    with folder(inputs=("-",)) as out:
+        assert not out.finished
+
+
+def test_a_changed_shard_is_found_when_the_folder_is_read():
+    make()
+    Path("out/shard-00000.jsonl").write_bytes(b'{"text": "b"}\n')
+    with pytest.raises(ShardError, match="content hash"):
+        find_sources(["out"])
+    Path("out/shard-00000.jsonl").write_bytes(b"")
+    with pytest.raises(ShardError, match="0 bytes, but manifest.json says 14"):
+        find_sources(["out"])
+
+
+def test_the_way_back_is_followed_by_hash():
+    make("first")
+    make("second", inputs=("first",))
+    origin = trace("second")
+    assert [line.split("  ")[0].strip() or line.strip().split("  ")[0] for line in origin.lines()] == [
+        "second",
+        "first",
+        "in.jsonl",
+    ]
+    Path("in.jsonl").write_text("changed")
+    assert trace("second").inputs[0].inputs[0].state == "changed"
+    Path("in.jsonl").unlink()
+    assert trace("second").inputs[0].inputs[0].state == "missing"
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(Stopped), atomic_file(tmp_path / "a") as file:
+        file.write(b"half")
+        raise Stopped
+    assert not list(tmp_path.glob("*a*"))
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path):
+    def write_until_full():
+        with atomic_file(tmp_path / "a") as file:
+            file.write(b"x")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left on device") as caught:
+        write_until_full()
+    assert "carries on" in caught.value.hint
+    assert not list(tmp_path.glob("*a*"))

@@ -1,0 +1,103 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from dsllm.config import RunOptions, Settings, command_line, describe, read_config_file, setting
+from dsllm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example(Settings):
+    threshold: float = setting(0.8, "Similarity.", min=0, max=1)
+    n_words: int | None = setting(None, "Words.", unit="words", min=1)
+    keep: Literal["first", "longest"] = setting("first", "Which stays.")
+    languages: tuple[str, ...] = setting(("en",), "Languages.")
+    is_strict: bool = setting(True, "Strict.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedsModel(Settings):
+    model: str = setting(help="A model.")
+
+
+def test_describe_reads_kinds_ranges_and_choices():
+    threshold, n_words, keep, languages, _ = describe(Example)
+    assert (threshold.kind, threshold.min, threshold.max) == ("float", 0, 1)
+    assert (n_words.kind, n_words.is_optional, n_words.unit, n_words.flag) == (
+        "int",
+        True,
+        "words",
+        "--n-words",
+    )
+    assert keep.choices == ("first", "longest")
+    assert languages.kind == "strs"
+
+
+def test_values_are_coerced_from_toml_and_json():
+    config = Example.build({"threshold": 1, "languages": ["en", "zh"]})
+    assert config.threshold == 1.0
+    assert isinstance(config.threshold, float)
+    assert config.languages == ("en", "zh")
+    assert Example.build(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": 1.5}, "threshold is 1.5, outside its range"),
+        ({"threshold": float("nan")}, "outside its range"),
+        ({"n_words": 0}, "n_words is 0"),
+        ({"n_words": "5"}, "n_words is '5', which is no int"),
+        ({"n_words": True}, "which is no int"),
+        ({"keep": "last"}, "not one of first, longest"),
+        ({"tresh": 1}, "unknown key 'tresh'"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_it(values, message):
+    with pytest.raises(ConfigError, match=message):
+        Example.build(values)
+
+
+def test_a_required_setting_must_be_given():
+    with pytest.raises(ConfigError, match="model is missing") as caught:
+        NeedsModel.build({})
+    assert caught.value.hint == "give --model"
+
+
+def test_a_config_file_may_hold_one_stage_or_several(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("threshold = 0.7\n")
+    assert read_config_file(path, "dedup") == {"threshold": 0.7}
+    path.write_text('[dedup]\nthreshold = 0.7\n["tokenize train"]\nvocab_size = 5\n')
+    assert read_config_file(path, "dedup") == {"threshold": 0.7}
+    assert read_config_file(path, "tokenize train") == {"vocab_size": 5}
+    assert read_config_file(path, "filter") == {}
+
+
+def test_a_manifest_serves_as_config_of_its_own_stage_only(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text('{"stage": "dedup", "config": {"threshold": 0.7}}')
+    assert read_config_file(path, "dedup") == {"threshold": 0.7}
+    with pytest.raises(ConfigError, match="made by dedup, not by filter"):
+        read_config_file(path, "filter")
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "= 1"), ("a.json", "{"), ("a.toml", "\xff")])
+def test_a_broken_config_file_is_an_error(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match="not (TOML|JSON)"):
+        read_config_file(path, "dedup")
+
+
+def test_the_command_line_says_only_what_differs_from_the_defaults():
+    config = Example(threshold=0.7, is_strict=False, languages=("en", "zh"))
+    assert (
+        command_line("dedup", ["a b.jsonl"], "out", config)
+        == "dsllm dedup 'a b.jsonl' -o out --threshold 0.7 --languages en --languages zh --no-is-strict"
+    )
+
+
+def test_how_a_stage_runs_is_no_part_of_what_it_makes():
+    assert not set(RunOptions.__dataclass_fields__) & {option.name for option in describe(Example)}
