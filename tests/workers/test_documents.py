@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsllm.config import DocumentSettings, RunOptions
-from dsllm.errors import ConfigError, DocumentError, InputError
+from dsllm.errors import ConfigError, DocumentError, InputError, OutputError, ShardError
 from dsllm.io.compression import decompress
 from dsllm.io.documents import Batch, parse_batch
 from dsllm.io.manifest import read_manifest
@@ -105,6 +105,23 @@ def test_an_interrupted_run_carries_on_to_the_same_bytes():
     assert run("out", sides={"odd": "odd"}) == {"n_documents": 300, "n_kept": 150}
     assert without_command(bytes_of("whole")) == without_command(bytes_of("out"))
     assert without_command(bytes_of("whole-odd")) == without_command(bytes_of("odd"))
+
+
+def test_a_url_can_be_written_resumed_and_read(tmp_path):
+    run("whole")
+    url = (tmp_path / "remote").as_uri()
+    with pytest.raises(InputError, match="stopped"):
+        run(url, StopAt(KeepEven()))
+    with pytest.raises(InputError, match="incomplete"):
+        find_sources([url])
+    run(url)
+    assert without_command(bytes_of("remote")) == without_command(bytes_of("whole"))
+    assert numbers(url) == list(range(0, 300, 2))
+    with pytest.raises(OutputError, match="already complete"):
+        run(url)
+    Path("remote/shard-00000.jsonl.zst").write_bytes(b"")
+    with pytest.raises(ShardError, match="0 bytes, but manifest"):
+        find_sources([url])
 
 
 def test_a_kill_between_the_two_manifests_is_mended():

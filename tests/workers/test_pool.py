@@ -108,7 +108,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         "    next(results), next(results)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, script], check=False, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, script], check=False, stdout=subprocess.PIPE, text=True, timeout=60
+    )
     # run() returns within its time only because every holder of the pipe has ended, the workers among them
     assert done.returncode == -signal.SIGKILL
     assert set(done.stdout.split())

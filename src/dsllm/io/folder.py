@@ -9,8 +9,9 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, cast
 from dsllm import __version__
 from dsllm.config import RunOptions, Settings, command_line
 from dsllm.errors import InputError, OutputError
-from dsllm.io.atomic import atomic_file, file_sha256, output_error, write_atomic
+from dsllm.io.atomic import atomic_file, file_sha256, output_error
 from dsllm.io.manifest import MANIFEST, PARTIAL, InputRecord, Manifest, ShardRecord
-from dsllm.io.sources import is_url
+from dsllm.io.sources import find_sources, is_url
+from dsllm.io.stores import LocalStore, Store, UrlStore
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
@@ -51,9 +53,9 @@ class OutputFolder:
         more_inputs: Sequence[str | None] = (),
         is_side: bool = False,
     ) -> None:
-        if is_url(output):
-            raise OutputError(f"{output}: results go to local folders", hint="copy the finished folder there")
-        self.path = Path(output)
+        self.output = output
+        self.path = Path(tempfile.mkdtemp(prefix="dsllm-")) if is_url(output) else Path(output)
+        self._store: Store = UrlStore(output) if is_url(output) else LocalStore(self.path)
         self.scratch = self.path / ".work"
         self.finished: dict[str, ShardRecord] = {}
         self._counts: dict[str, dict[str, int]] = {}
@@ -95,9 +97,11 @@ class OutputFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if (self.path / PARTIAL).exists():
+        if self._store.size(PARTIAL) is not None:
             self._save_partial()
         self._drop_lock()
+        if is_url(self.output):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def create(self, name: str, **counts: int) -> Iterator[BinaryIO]:
@@ -107,13 +111,16 @@ class OutputFolder:
         with atomic_file(path) as file:
             hashed = _HashedFile(file)
             yield cast(BinaryIO, hashed)
+        self._store.put(name, path)
         counts |= self._counts.pop(name, {})
         self._add(ShardRecord(name, hashed.n_bytes, hashed.digest.hexdigest(), counts))
 
     def record(self, name: str, **counts: int) -> None:
         """Record a file that stands in the folder already, whole."""
         path = self.path / name
-        self._add(ShardRecord(name, path.stat().st_size, file_sha256(path), counts))
+        record = ShardRecord(name, path.stat().st_size, file_sha256(path), counts)
+        self._store.put(name, path)
+        self._add(record)
 
     def set_counts(self, name: str, **counts: int) -> None:
         """Give a file counts that were not known when it was begun; call it inside the `create` block."""
@@ -132,41 +139,43 @@ class OutputFolder:
         """Write the manifest: from now on the folder is complete."""
         shards = [self.finished[name] for name in sorted(self.finished)]
         manifest = replace(self._manifest, counts=counts, content=content, shards=shards)
-        write_atomic(self.path / MANIFEST, manifest.to_bytes())
-        (self.path / PARTIAL).unlink(missing_ok=True)
+        self._store.write(MANIFEST, manifest.to_bytes())
+        self._store.remove(PARTIAL)
         shutil.rmtree(self.scratch, ignore_errors=True)
         return manifest
 
     def _start(self) -> None:
-        complete, partial = self.path / MANIFEST, self.path / PARTIAL
-        if self._is_side and complete.exists() and not partial.exists():
-            complete.rename(partial)
-        if complete.exists():
+        complete, partial = self._store.read(MANIFEST), self._store.read(PARTIAL)
+        if self._is_side and complete is not None and partial is None:
+            self._store.write(PARTIAL, complete)
+            self._store.remove(MANIFEST)
+            complete, partial = None, complete
+        if complete is not None:
             if not self._options.overwrite:
                 raise OutputError(
-                    f"{self.path}: already complete", hint="give --overwrite to make it again, or another -o"
+                    f"{self.output}: already complete",
+                    hint="give --overwrite to make it again, or another -o",
                 )
-            self._clear(complete)
-        elif partial.exists():
-            before = Manifest.from_bytes(partial.read_bytes(), partial)
-            difference = self._difference(before)
-            if self._is_restartable and difference is None:
-                self.finished = {
-                    shard.name: shard
-                    for shard in before.shards
-                    if _has_size(self.path / shard.name, shard.n_bytes)
-                }
-            elif difference is None or self._options.overwrite:
-                self._clear(partial)
-            else:
-                raise OutputError(
-                    f"{self.path}: begun by another command: {difference}",
-                    hint=f"finish that one ({before.command}), give --overwrite, or another -o",
-                )
-        elif foreign := [path.name for path in self.path.iterdir() if not path.name.startswith(".")]:
+            self._clear(self._parse(complete))
+        elif partial is not None:
+            self._resume(self._parse(partial))
+        elif foreign := [name for name in self._store.names() if not name.startswith(".")]:
             raise OutputError(
-                f"{self.path}: not empty, and not written by dsllm ({foreign[0]})",
+                f"{self.output}: not empty, and not written by dsllm ({foreign[0]})",
                 hint="give another folder to -o",
+            )
+
+    def _resume(self, before: Manifest) -> None:
+        difference = self._difference(before)
+        if self._is_restartable and difference is None:
+            whole = (shard for shard in before.shards if self._store.size(shard.name) == shard.n_bytes)
+            self.finished = {shard.name: shard for shard in whole}
+        elif difference is None or self._options.overwrite:
+            self._clear(before)
+        else:
+            raise OutputError(
+                f"{self.output}: begun by another command: {difference}",
+                hint=f"finish that one ({before.command}), give --overwrite, or another -o",
             )
 
     def _difference(self, before: Manifest) -> str | None:
@@ -182,14 +191,18 @@ class OutputFolder:
             return f"other inputs ({changed[0] if changed else 'another number'})"
         return f"dsllm {before.version}, now {now.version}" if before.version != now.version else None
 
-    def _clear(self, manifest: Path) -> None:
+    def _clear(self, manifest: Manifest) -> None:
         """Remove what an earlier run wrote here, and nothing else."""
-        for shard in Manifest.from_bytes(manifest.read_bytes(), manifest).shards:
-            (self.path / shard.name).unlink(missing_ok=True)
         for name in _LEFT_OVERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in ("metrics.jsonl", PARTIAL, MANIFEST):
-            (self.path / name).unlink(missing_ok=True)
+        for name in (*(shard.name for shard in manifest.shards), "metrics.jsonl", PARTIAL, MANIFEST):
+            self._store.remove(name)
+
+    def _parse(self, data: bytes) -> Manifest:
+        return Manifest.from_bytes(data, self.path / PARTIAL)
+
+    def _seen_from_here(self, record: InputRecord) -> InputRecord:
+        return record if is_url(self.output) else replace(record, path=_relative(record.path, self.path))
 
     def _add(self, record: ShardRecord) -> None:
         self.finished[record.name] = record
@@ -198,7 +211,7 @@ class OutputFolder:
 
     def _save_partial(self) -> None:
         shards = [self.finished[name] for name in sorted(self.finished)]
-        write_atomic(self.path / PARTIAL, replace(self._manifest, shards=shards).to_bytes())
+        self._store.write(PARTIAL, replace(self._manifest, shards=shards).to_bytes())
         self._saved_s = time.monotonic()
 
     def _take_lock(self) -> None:
@@ -251,29 +264,32 @@ def _input_record(path: str) -> InputRecord:
     if path == "-":
         return InputRecord("-", "stream", "")
     local = Path(path)
-    if (local / MANIFEST).is_file():
+    if is_url(path):
+        if (data := UrlStore(path).read(MANIFEST)) is not None:
+            return InputRecord(path, "manifest", hashlib.sha256(data).hexdigest())
+    elif (local / MANIFEST).is_file():
         return InputRecord(path, "manifest", file_sha256(local / MANIFEST))
-    if local.is_file():
+    elif local.is_file():
         return InputRecord(path, "file", file_sha256(local))
-    if local.is_dir():
+    elif local.is_dir():
         files = sorted(file for file in local.rglob("*") if file.is_file() and not file.name.startswith("."))
-        lines = "".join(f"{file.relative_to(local)} {file_sha256(file)}\n" for file in files)
-        return InputRecord(path, "folder", hashlib.sha256(lines.encode()).hexdigest())
-    from dsllm.io.sources import find_sources
-
+        return InputRecord(
+            path, "folder", _hash_listing((str(file.relative_to(local)), file_sha256(file)) for file in files)
+        )
     sources = find_sources([path])  # a pattern or a URL; says so when nothing is there
-    lines = "".join(f"{Path(source.path).name} {source.sha256}\n" for source in sources)
-    return InputRecord(path, "folder", hashlib.sha256(lines.encode()).hexdigest())
+    return InputRecord(
+        path, "folder", _hash_listing((Path(source.path).name, source.sha256) for source in sources)
+    )
+
+
+def _hash_listing(files: Iterable[tuple[str, str]]) -> str:
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in files).encode()).hexdigest()
 
 
 def _relative(path: str, folder: Path) -> str:
     if path == "-" or is_url(path):
         return path
     return os.path.relpath(path, folder) if Path(path).is_absolute() or folder != Path() else path
-
-
-def _has_size(path: Path, n_bytes: int) -> bool:
-    return path.is_file() and path.stat().st_size == n_bytes
 
 
 def require_file(folder: str | Path, name: str, *, hint: str) -> Path:

@@ -36,16 +36,21 @@ class ShardRecord:
         rest = {key: value for key, value in values.items() if key not in ("name", "n_bytes", "sha256")}
         return cls(values["name"], values["n_bytes"], values["sha256"], rest)
 
+    def difference(self, path: str | Path, n_bytes: int, sha256: str) -> str | None:
+        """Say in what a file differs from this record, None when it is the same."""
+        if n_bytes != self.n_bytes:
+            return f"{path}: {n_bytes:,} bytes, but {MANIFEST} says {self.n_bytes:,}"
+        if sha256 != self.sha256:
+            return f"{path}: content hash {sha256[:12]}…, but {MANIFEST} says {self.sha256[:12]}…"
+        return None
+
     def fault(self, folder: Path) -> str | None:
-        """Say what is wrong with the file, None when it is whole."""
+        """Say what is wrong with the file in `folder`, None when it is whole."""
         path = folder / self.name
         if not path.is_file():
             return f"{path}: missing, but {MANIFEST} lists it"
-        if (n_bytes := path.stat().st_size) != self.n_bytes:
-            return f"{path}: {n_bytes:,} bytes, but {MANIFEST} says {self.n_bytes:,}"
-        if (digest := file_sha256(path)) != self.sha256:
-            return f"{path}: content hash {digest[:12]}…, but {MANIFEST} says {self.sha256[:12]}…"
-        return None
+        n_bytes = path.stat().st_size
+        return self.difference(path, n_bytes, file_sha256(path) if n_bytes == self.n_bytes else "")
 
 
 @dataclass(frozen=True)

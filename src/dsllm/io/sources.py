@@ -20,7 +20,7 @@ from dsllm.errors import DsllmError, InputError, ShardError
 from dsllm.io.atomic import file_sha256
 from dsllm.io.compression import codec_of_head, codec_of_name, decompress
 from dsllm.io.documents import Batch
-from dsllm.io.manifest import MANIFEST, PARTIAL, read_manifest
+from dsllm.io.manifest import MANIFEST, PARTIAL, Manifest, ShardRecord, read_manifest
 
 BATCH_BYTES = 2 << 20
 SUFFIXES = (
@@ -52,14 +52,17 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
         InputError: nothing there, an unknown suffix, or an incomplete folder.
         ShardError: a file differs from what its folder's manifest says.
     """
-    paths = [path for given in inputs for path in _expand(given)]
-    if paths.count("-") > 1:
+    found = [file for given in inputs for file in _expand(given)]
+    if sum(file.path == "-" for file in found) > 1:
         raise InputError("'-' is given twice", hint="standard input can be read once")
     with ThreadPoolExecutor(4) as threads:
-        digests = list(threads.map(_size_and_hash, paths))
+        digests = list(threads.map(lambda file: _size_and_hash(file.path), found))
+    for file, (n_bytes, sha256) in zip(found, digests, strict=True):
+        if file.shard is not None and (fault := file.shard.difference(file.path, n_bytes, sha256)):
+            raise ShardError(fault, hint=f"copy the folder again, or remake it with: {file.command}")
     return [
-        Source(index, path, n_bytes, sha256, hashlib.sha256() if path == "-" else None)
-        for index, (path, (n_bytes, sha256)) in enumerate(zip(paths, digests, strict=True))
+        Source(index, file.path, n_bytes, sha256, hashlib.sha256() if file.path == "-" else None)
+        for index, (file, (n_bytes, sha256)) in enumerate(zip(found, digests, strict=True))
     ]
 
 
@@ -94,9 +97,18 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
-def _expand(given: str) -> list[str]:
+@dataclass(frozen=True)
+class _Found:
+    """A file behind an input, and what its folder's manifest says of it."""
+
+    path: str
+    shard: ShardRecord | None = None
+    command: str = ""
+
+
+def _expand(given: str) -> list[_Found]:
     if given == "-":
-        return ["-"]
+        return [_Found("-")]
     if is_url(given):
         return _expand_url(given)
     path = Path(given)
@@ -104,29 +116,19 @@ def _expand(given: str) -> list[str]:
         return _expand_folder(path)
     if path.exists():
         _check_suffix(given)
-        return [given]
+        return [_Found(given)]
     if any(mark in given for mark in "*?["):
         folder = Path("/") if path.is_absolute() else Path()
         found = sorted(map(str, folder.glob(given.lstrip("/"))))
         if found:
-            return [path for match in found for path in _expand(match)]
+            return [file for match in found for file in _expand(match)]
         raise InputError(f"{given}: no file matches", hint="check the pattern with: ls " + given)
     raise InputError(f"{given}: no such file or folder", hint="check the path; '-' is standard input")
 
 
-def _expand_folder(folder: Path) -> list[str]:
-    if (folder / MANIFEST).exists():
-        manifest = read_manifest(str(folder))
-        kind = manifest.content.get("kind")
-        if kind != "documents":
-            raise InputError(
-                f"{folder}: holds {kind}, made by {manifest.stage}; documents are needed",
-                hint="give a folder of documents, such as dedup, filter and remix write",
-            )
-        manifest.check_shards(folder)
-        return [str(folder / shard.name) for shard in manifest.shards if shard.name.startswith("shard-")]
-    if (folder / PARTIAL).exists():
-        read_manifest(str(folder))  # says that the folder is incomplete
+def _expand_folder(folder: Path) -> list[_Found]:
+    if (folder / MANIFEST).exists() or (folder / PARTIAL).exists():
+        return _listed(read_manifest(str(folder)), str(folder))
     found = sorted(
         str(path)
         for path in folder.rglob("*")
@@ -134,10 +136,21 @@ def _expand_folder(folder: Path) -> list[str]:
     )
     if not found:
         raise InputError(f"{folder}: no file to read in this folder", hint=_KNOWN)
-    return found
+    return [_Found(path) for path in found]
 
 
-def _expand_url(given: str) -> list[str]:
+def _listed(manifest: Manifest, folder: str) -> list[_Found]:
+    kind = manifest.content.get("kind")
+    if kind != "documents":
+        raise InputError(
+            f"{folder}: holds {kind}, made by {manifest.stage}; documents are needed",
+            hint="give a folder of documents, such as dedup, filter and remix write",
+        )
+    shards = [shard for shard in manifest.shards if shard.name.startswith("shard-")]
+    return [_Found(f"{folder.rstrip('/')}/{shard.name}", shard, manifest.command) for shard in shards]
+
+
+def _expand_url(given: str) -> list[_Found]:
     from fsspec.core import url_to_fs
 
     try:
@@ -145,6 +158,13 @@ def _expand_url(given: str) -> list[str]:
         if any(mark in path for mark in "*?["):
             found = sorted(files.glob(path))
         elif files.isdir(path):
+            if files.exists(f"{path}/{MANIFEST}"):
+                manifest = Manifest.from_bytes(files.cat_file(f"{path}/{MANIFEST}"), Path(given) / MANIFEST)
+                return _listed(manifest, given)
+            if files.exists(f"{path}/{PARTIAL}"):
+                raise InputError(
+                    f"{given}: incomplete: the run that writes it has not ended", hint="finish it first"
+                )
             found = sorted(name for name in files.find(path) if name.endswith(SUFFIXES))
         else:
             _check_suffix(path)
@@ -155,7 +175,7 @@ def _expand_url(given: str) -> list[str]:
         ) from None
     if not found:
         raise InputError(f"{given}: nothing there to read", hint=_KNOWN)
-    return [str(files.unstrip_protocol(name)) for name in found]
+    return [_Found(str(files.unstrip_protocol(name))) for name in found]
 
 
 def _check_suffix(path: str) -> None:
