@@ -1,0 +1,1 @@
+"""Pre-training: tokens in, a model folder out."""
