@@ -1,0 +1,1 @@
+"""`dsllm tokenize`: learn a byte-level BPE tokenizer, and turn documents into token shards."""

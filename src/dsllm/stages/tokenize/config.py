@@ -1,0 +1,51 @@
+"""Settings of `dsllm tokenize train` and `dsllm tokenize encode`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsllm.config import Settings, setting
+
+N_BYTES_IN_UTF8 = 243  # of the 256 byte values, 13 never occur in UTF-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReadConfig(Settings):
+    """How documents are read; none are written, so there is no format."""
+
+    text_field: str = setting("text", "Name of the field that holds the text.")
+    on_error: Literal["stop", "skip"] = setting(
+        "stop", "At a line that is no document: stop, or skip it and set it aside."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeTrainConfig(_ReadConfig):
+    """What the tokenizer becomes."""
+
+    vocab_size: int = setting(
+        100_000, "Words to learn, single bytes included; 15 special tokens come on top.", min=N_BYTES_IN_UTF8
+    )
+    pad_vocab_to: int = setting(
+        4096, "The model's vocabulary is the next multiple of this: 102,400 for 100,015.", unit="words", min=1
+    )
+    min_frequency: int = setting(2, "Times that a pair must occur to become a word.", min=1)
+    max_token_length: int | None = setting(None, "Longest word to learn.", unit="bytes", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeEncodeConfig(_ReadConfig):
+    """What the token shards become."""
+
+    tokenizer: str = setting(help="Folder with the tokenizer.")
+    shard_tokens: int = setting(
+        1 << 26, "A shard ends at the document that reaches this.", unit="tokens", min=1
+    )
+    parse_special: bool = setting(
+        False, "Read the names of special tokens in a document as those tokens; else they are plain text."
+    )
+    pad_vocab_to: int = setting(
+        4096,
+        "For a tokenizer that dsllm did not train: the model's vocabulary is the next multiple of this.",
+        unit="words",
+        min=1,
+    )

@@ -1,0 +1,90 @@
+"""How well a tokenizer fits: documents, tokens and bytes of each source, and words that no document used."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from dsllm.io.documents import Document
+from dsllm.io.sources import Source
+from dsllm.progress import Reporter
+
+MAX_SOURCES = 200  # a crawl's documents may name millions of domains as their source
+OTHERS = "(others)"
+MAX_ROWS = 12
+TEXT_PER_STORED_BYTE = 3  # English and Chinese JSON lines in zstd or gzip: about
+
+
+@dataclass
+class SourceCounts:
+    """[documents, tokens, bytes of text] by source, in the order in which the sources were met."""
+
+    by_name: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, name: str, n_documents: int, n_tokens: int, n_bytes: int) -> None:
+        """Count documents; those of sources beyond the first MAX_SOURCES go together."""
+        if name not in self.by_name and len(self.by_name) >= MAX_SOURCES:
+            name = OTHERS
+        counts = self.by_name.setdefault(name, [0, 0, 0])
+        for index, number in enumerate((n_documents, n_tokens, n_bytes)):
+            counts[index] += number
+
+    @classmethod
+    def from_json(cls, by_name: dict[str, list[int]]) -> Self:
+        """Take up what `by_name` was."""
+        return cls({name: list(counts) for name, counts in by_name.items()})
+
+    def totals(self) -> dict[str, Any]:
+        """Add up all sources."""
+        sums = [sum(counts[index] for counts in self.by_name.values()) for index in range(3)]
+        return _named(sums)
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """Give each source's numbers with their names, as the manifest has them."""
+        return {name: _named(counts) for name, counts in self.by_name.items()}
+
+    def show(self, title: str, reporter: Reporter) -> None:
+        """Print a row for each of the largest sources and, for more than one source, a row for all."""
+        largest = sorted(self.sources().items(), key=lambda row: -row[1]["n_bytes"])[:MAX_ROWS]
+        rows = dict(largest) | ({"all": self.totals()} if len(self.by_name) > 1 else {})
+        columns = ("n_documents", "n_tokens", "n_bytes", "bytes_per_token")
+        if len(largest) < len(self.by_name):
+            title += f"; the {len(largest)} largest of {len(self.by_name)} sources"
+        headings = ("source", "documents", "tokens", "bytes", "bytes/token")
+        reporter.table(title, headings, [[name, *map(row.get, columns)] for name, row in rows.items()])
+
+
+def source_name(document: Document, path: str) -> str:
+    """Name a document's source: its field `source`, else the file it came in."""
+    name = document.fields.get("source")
+    return name if isinstance(name, str) and name else Path(path).name
+
+
+def count_uses(tokens: npt.NDArray[np.uint32], n_ids: int) -> npt.NDArray[np.int64]:
+    """Count how often each id occurs: shape (n_ids,)."""
+    return np.bincount(tokens, minlength=n_ids).astype(np.int64)
+
+
+def estimate_text_bytes(sources: Iterable[Source]) -> int | None:
+    """Guess the bytes of text behind the sizes on disk; None where a size is unknown."""
+    n_bytes = 0
+    for source in sources:
+        if not source.n_bytes:
+            return None
+        is_packed = source.path.endswith((".gz", ".zst", ".zstd", ".parquet"))
+        n_bytes += source.n_bytes * (TEXT_PER_STORED_BYTE if is_packed else 1)
+    return n_bytes
+
+
+def _named(counts: list[int]) -> dict[str, Any]:
+    n_documents, n_tokens, n_bytes = counts
+    bytes_per_token = round(n_bytes / n_tokens, 4) if n_tokens else 0.0
+    return {
+        "n_documents": n_documents,
+        "n_tokens": n_tokens,
+        "n_bytes": n_bytes,
+        "bytes_per_token": bytes_per_token,
+    }
