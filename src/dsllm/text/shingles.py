@@ -64,7 +64,7 @@ def shingle_set(words: Sequence[str], n_words: int) -> Hashes:
 
 
 def make_permutations(n_hashes: int, seed: int) -> Permutations:
-    """Draw permutations h -> a * h + b modulo 2**32 as datasketch does: a (odd) and b, shape (2, n_hashes)."""
+    """Draw permutations h -> a * h + b modulo 2**32 as datasketch does: odd a and b, shape (2, n_hashes)."""
     generator = np.random.RandomState(seed)
     a = generator.randint(0, 1 << 31, n_hashes, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     b = generator.randint(0, 1 << 32, n_hashes, dtype=np.uint32)

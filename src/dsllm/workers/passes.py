@@ -70,26 +70,18 @@ class Pass:
     ) -> None:
         """Run `task` over every batch and append its columns to files, one per source and name."""
         self.scratch.mkdir(parents=True, exist_ok=True)
-        to_do = [source for source in sources if not _path(self.scratch, source.index, _DONE).exists()]
+        to_do = [source for source in sources if not column_path(self.scratch, source.index, _DONE).exists()]
         for source, parts in self.map(task, to_do, label=label):
             with ExitStack() as stack:
                 files = {
-                    name: stack.enter_context(atomic_file(_path(self.scratch, source.index, name)))
+                    name: stack.enter_context(atomic_file(column_path(self.scratch, source.index, name)))
                     for name in (*names, _BAD_LINES)
                 }
                 for columns in parts:
                     for name in names:
                         files[name].write(columns.arrays[name].tobytes())
                     files[_BAD_LINES].write(b"".join(line.to_json() for line in columns.bad))
-            write_atomic(_path(self.scratch, source.index, _DONE), b"")
-
-    def read_column(self, source: Source, name: str, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
-        """Map a column that was written: shape (n,), or (n, width) for a width above one."""
-        return map_array(_path(self.scratch, source.index, name), dtype, width)
-
-    def read_bad_lines(self, source: Source) -> bytes:
-        """Give the lines that were set aside in a source, as lines of JSON."""
-        return _path(self.scratch, source.index, _BAD_LINES).read_bytes()
+            write_atomic(column_path(self.scratch, source.index, _DONE), b"")
 
     def spooled(self, sources: Sequence[Source]) -> list[Source]:
         """The same sources for the passes after the first: the copy in place of standard input."""
@@ -119,12 +111,26 @@ class Columns:
     bad: list[BadLine] = field(default_factory=list)
 
 
-def map_array(path: Path, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
-    """Map a file of numbers for reading; an empty file is an empty array."""
-    shape = (-1,) if width == 1 else (-1, width)
-    if not path.stat().st_size:
-        return np.zeros(0, dtype).reshape(shape if width == 1 else (0, width))
-    return np.memmap(path, dtype, mode="r").reshape(shape)
+def column_path(scratch: Path, source_index: int, name: str) -> Path:
+    """Name the file of one source's column."""
+    return scratch / f"{source_index:05d}.{name}"
+
+
+def read_column(
+    scratch: Path, source_index: int, name: str, dtype: DTypeLike, width: int = 1
+) -> NDArray[Any]:
+    """Map a column for reading: shape (n,), or (n, width) for a width other than one."""
+    path = column_path(scratch, source_index, name)
+    if path.stat().st_size:
+        column: NDArray[Any] = np.memmap(path, dtype, mode="r")
+    else:
+        column = np.zeros(0, dtype)  # an empty file cannot be mapped
+    return column if width == 1 else column.reshape(len(column) // max(1, width), width)
+
+
+def read_bad_lines(scratch: Path, source_index: int) -> bytes:
+    """Give the lines that were set aside in a source, as lines of JSON."""
+    return column_path(scratch, source_index, _BAD_LINES).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,3 @@ def _without_ends(group: Iterator[tuple[int, int, R | None]], bar: Bar) -> Itera
         bar.advance(n_read)
         if result is not None:
             yield result
-
-
-def _path(folder: Path, source_index: int, name: str) -> Path:
-    return folder / f"{source_index:05d}.{name}"

@@ -1,0 +1,57 @@
+"""Settings of `dsllm dedup`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dsllm.config import DocumentSettings, setting
+from dsllm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DedupConfig(DocumentSettings):
+    """What counts as a duplicate, which copy stays, and how hard near duplicates are looked for.
+
+    A word is what `text/scan.py` says: a CJK character, or a run of letters and digits of other scripts.
+    """
+
+    level: Literal["near", "exact"] = setting(
+        "near", "Remove documents with the same words (exact), or also those with similar ones (near)."
+    )
+    threshold: float = setting(
+        0.8,
+        "Jaccard similarity of the shingle sets from which documents are near duplicates.",
+        above=0,
+        max=1,
+    )
+    keep: Literal["first", "longest"] = setting(
+        "first", "Which of several duplicates stays; of equally long ones, the first."
+    )
+    shingle_words: int = setting(5, "Length of a shingle.", unit="words", min=1)
+    fold_case: bool = setting(True, "Take upper and lower case as the same.")
+    punctuation: bool = setting(False, "Take punctuation and symbols as words too.")
+    n_hashes: int = setting(128, "Hash functions of a signature.", min=1, max=4096)
+    recall: float = setting(
+        0.995,
+        "Share of the pairs at the threshold that must be found; chooses bands and rows.",
+        above=0,
+        max=1,
+    )
+    n_bands: int | None = setting(None, "Bands of a signature, in place of --recall.", min=1)
+    n_rows: int | None = setting(None, "Hashes in a band, in place of --recall.", min=1)
+    seed: int = setting(1, "Seed of the hash functions.", min=0, max=2**32 - 1)
+    removed: str | None = setting(
+        None, "Folder for the removed documents, each with the one that stays and the similarity."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.n_bands is None) != (self.n_rows is None):
+            raise ConfigError(
+                f"n_bands is {self.n_bands}, n_rows is {self.n_rows}",
+                hint="give both --n-bands and --n-rows, or neither",
+            )
+        if self.n_bands and self.n_rows and self.n_bands * self.n_rows > self.n_hashes:
+            raise ConfigError(
+                f"{self.n_bands} bands of {self.n_rows} rows are more than n_hashes, {self.n_hashes}",
+                hint=f"try --n-hashes {self.n_bands * self.n_rows}",
+            )

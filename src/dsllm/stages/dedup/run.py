@@ -1,0 +1,232 @@
+"""`dsllm dedup`: three passes over all inputs together, and what is said about them.
+
+1. Sign: each document's digest, signature and shingles go to files, a set per source.
+2. Decide: documents of equal digest, then those that share a band, are compared (decide.py).
+3. Divide: the inputs are read again and their lines go to the output, or to `--removed`.
+
+The result is a function of the inputs and the settings alone. A killed run carries on: sources that are
+signed, the decision and shards that are whole are not made again; standard input must be given again.
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.config import RunOptions
+from dsllm.errors import ConfigError, InputError
+from dsllm.io.atomic import write_atomic
+from dsllm.io.folder import OutputFolder
+from dsllm.io.shards import LineWriter, line_shard, shard_name
+from dsllm.io.sources import Source, find_sources, total_bytes
+from dsllm.progress import Reporter
+from dsllm.stages.dedup.bands import choose_bands, find_probability
+from dsllm.stages.dedup.config import DedupConfig
+from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS, VERDICT, decide
+from dsllm.stages.dedup.divide import Divide, Divided, write_fates
+from dsllm.stages.dedup.sign import COLUMNS, Sign
+from dsllm.text.scan import UNICODE_VERSION
+from dsllm.workers.passes import Pass, read_bad_lines
+
+STAGE = "dedup"
+
+
+def run(
+    config: DedupConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the documents of `inputs` without their duplicates to `output`; return the counts.
+
+    Raises:
+        ConfigError: no bands have the recall asked for, or lines set aside have no place to go.
+        InputError: there is no document in any input.
+    """
+    choose_bands(config)
+    if output == "-" and config.on_error == "skip" and options.skipped is None:
+        raise ConfigError(
+            "--on-error skip with -o - has no place for the lines set aside",
+            hint="name one: --skipped FILE",
+        )
+    sources = find_sources(inputs)
+    with ExitStack() as stack:
+
+        def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
+            folder = OutputFolder(
+                path, stage=STAGE, config=config, inputs=inputs, options=options, is_side=is_side
+            )
+            return stack.enter_context(folder)
+
+        out = None if output == "-" else open_folder(output)
+        side = None if config.removed is None else open_folder(config.removed, is_side=True)
+        temporary = out.scratch if out else stack.enter_context(tempfile.TemporaryDirectory(prefix="dsllm-"))
+        job = _Job(config, sources, out, side, Pass(Path(temporary), options, reporter))
+        return job.run(", ".join(inputs))
+
+
+def plan(
+    config: DedupConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Say what a run would read and write, and what the bands would find; read no document."""
+    n_bands, n_rows = choose_bands(config)
+    sources = find_sources(inputs)
+    return {
+        "stage": STAGE,
+        "output": output,
+        "n_sources": len(sources),
+        "n_bytes_to_read": total_bytes(sources),
+        "n_bands": n_bands,
+        "n_rows": n_rows,
+        "expected_recall": {
+            str(similarity): round(find_probability(similarity, n_bands, n_rows), 5)
+            for similarity in sorted({0.7, 0.8, 0.9, config.threshold})
+        },
+        "scratch_bytes_per_document": 4 * config.n_hashes + 16 * n_bands + 100,
+        "scratch_bytes_per_word": 8,
+        "memory_bytes_per_document": 150,
+    }
+
+
+@dataclass
+class _Job:
+    config: DedupConfig
+    sources: list[Source]
+    out: OutputFolder | None
+    side: OutputFolder | None
+    work: Pass
+
+    def run(self, inputs: str) -> dict[str, Any]:
+        scratch = self.work.scratch
+        self.work.write_columns(Sign(self.config), self.sources, COLUMNS, label="dedup: sign")
+        corpus = Corpus(scratch, self.sources, self.config.n_hashes)
+        bad = [read_bad_lines(scratch, source.index) for source in self.sources]
+        if not len(corpus) and not any(bad):
+            raise InputError(f"{inputs}: no document in it", hint="check what wrote it")
+        verdicts = self._decide(corpus)
+        write_fates(scratch, corpus, verdicts, with_notes=self.side is not None)
+        by_source = [
+            _count(corpus.rows[first:end], verdicts[first:end], lines.count(b"\n"))
+            for first, end, lines in zip(corpus.starts[:-1], corpus.starts[1:], bad, strict=True)
+        ]
+        self._divide(by_source, bad)
+        total = _add(by_source)
+        self._tell(total, by_source)
+        self._finish(total)
+        return total
+
+    def _decide(self, corpus: Corpus) -> NDArray[Any]:
+        """Decide once: a run that goes on after this reads what it had decided."""
+        path = self.work.scratch / "verdicts"
+        if path.exists():
+            return np.fromfile(path, VERDICT)
+        verdicts = decide(corpus, self.config, self.work.scratch, self.work.reporter)
+        write_atomic(path, verdicts.tobytes())
+        return verdicts
+
+    def _divide(self, by_source: list[dict[str, int]], bad: list[bytes]) -> None:
+        """Write a shard per source, in the output and in the folder for what goes."""
+        folders = [folder for folder in (self.out, self.side) if folder]
+        names = {source.index: shard_name(source.index, self.config.format) for source in self.sources}
+        to_do = [
+            source
+            for source in self.work.spooled(self.sources)
+            if self.out is None or any(names[source.index] not in folder.finished for folder in folders)
+        ]
+        task = Divide(
+            self.work.scratch,
+            self.config.format if self.out else "jsonl",
+            self.config.format if self.side else None,
+        )
+        for source, parts in self.work.map(task, to_do, label="dedup: write"):
+            name, counts = names[source.index], by_source[source.index]
+            with ExitStack() as stack:
+                for folder in folders:
+                    folder.finished.pop(name, None)
+                    folder.set_counts(name, **counts)
+                kept: LineWriter = (
+                    stack.enter_context(line_shard(self.out, name, self.config.format))
+                    if self.out
+                    else _StandardOutput()
+                )
+                removed = (
+                    stack.enter_context(line_shard(self.side, name, self.config.format))
+                    if self.side
+                    else None
+                )
+                _write(parts, kept, removed)
+                if self.out and bad[source.index]:  # set aside before the shard counts as finished
+                    with self.out.create(f"skipped/{source.index:05d}.jsonl") as file:
+                        file.write(bad[source.index])
+        if self.out is None and self.work.options.skipped is not None:
+            write_atomic(self.work.options.skipped, b"".join(bad))
+
+    def _tell(self, total: dict[str, int], by_source: list[dict[str, int]]) -> None:
+        rows = [
+            [source.path, *(counts[name] for name in list(total)[:4]), _percent(counts)]
+            for source, counts in zip(self.sources, by_source, strict=True)
+        ]
+        if len(rows) > 1:
+            rows.append(["all", *list(total.values())[:4], _percent(total)])
+        columns = ("source", "documents", "kept", "exact", "near", "removed %")
+        self.work.reporter.table("dedup", columns, rows if len(rows) <= 40 else rows[-1:])
+        if total.get("n_skipped"):
+            self.work.reporter.say(
+                f"dsllm: {total['n_skipped']:,} lines were no documents and were set aside"
+            )
+
+    def _finish(self, total: dict[str, int]) -> None:
+        n_bands, n_rows = choose_bands(self.config)
+        content: dict[str, Any] = {
+            "kind": "documents",
+            "format": self.config.format,
+            "unicode": UNICODE_VERSION,
+        }
+        if self.config.level == "near":
+            recall = find_probability(self.config.threshold, n_bands, n_rows)
+            content |= {"n_bands": n_bands, "n_rows": n_rows, "recall_at_threshold": round(recall, 6)}
+        streams = [source.stream_hash.hexdigest() for source in self.sources if source.stream_hash]
+        for folder, more in ((self.side, {"stream": "removed"}), (self.out, {})):
+            if folder and streams:
+                folder.set_stream_hash(streams[0])
+            if folder:
+                folder.finish(counts=total, content={**content, **more})
+
+
+def _count(rows: NDArray[Any], verdicts: NDArray[Any], n_skipped: int) -> dict[str, int]:
+    level = verdicts["level"]
+    counts = {
+        "n_documents": len(rows),
+        "n_kept": int(np.count_nonzero(level == STAYS)),
+        "n_removed_exact": int(np.count_nonzero(level == EXACT)),
+        "n_removed_near": int(np.count_nonzero(level == NEAR)),
+        "n_text_bytes": int(rows["n_bytes"].sum()),
+        "n_text_bytes_kept": int(rows["n_bytes"][level == STAYS].sum()),
+    }
+    return counts | ({"n_skipped": n_skipped} if n_skipped else {})
+
+
+def _add(by_source: list[dict[str, int]]) -> dict[str, int]:
+    names = {name: None for counts in by_source for name in counts}  # in order
+    return {name: sum(counts.get(name, 0) for counts in by_source) for name in names}
+
+
+def _percent(counts: dict[str, int]) -> float:
+    return 100.0 * (1.0 - counts["n_kept"] / max(1, counts["n_documents"]))
+
+
+def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | None) -> None:
+    for part in parts:
+        kept.write(part.kept)
+        if removed is not None:
+            removed.write(part.removed)
+
+
+class _StandardOutput:
+    def write(self, lines: bytes) -> None:
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
