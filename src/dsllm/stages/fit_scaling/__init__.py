@@ -1,0 +1,1 @@
+"""Scaling laws: what a compute budget buys, fitted from runs, planned for runs, predicted."""
