@@ -1,5 +1,6 @@
 """Document shards out: lines into `shard-00000.jsonl.zst`, `.gz`, plain or Parquet."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -44,6 +45,15 @@ def line_shard(out: OutputFolder, name: str, format: str) -> Iterator[LineWriter
         writer = _ParquetWriter(file, name)
         yield writer
         writer.close()
+
+
+class StandardOutput:
+    """A `LineWriter` whose lines go out at once: whoever reads the pipe may be waiting."""
+
+    def write(self, lines: bytes) -> None:
+        """Write lines to stdout."""
+        sys.stdout.buffer.write(lines)
+        sys.stdout.buffer.flush()
 
 
 class _ParquetWriter:

@@ -16,7 +16,7 @@ from dsllm.errors import ConfigError, InputError
 from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import BadLine, Batch
 from dsllm.io.folder import OutputFolder
-from dsllm.io.shards import LineWriter, line_shard, pack_lines, shard_name
+from dsllm.io.shards import LineWriter, StandardOutput, line_shard, pack_lines, shard_name
 from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.progress import Bar, Reporter
 from dsllm.workers.pool import map_ordered
@@ -134,7 +134,7 @@ class _Run:
         for source, parts in self._parts_by_source(self.sources, "jsonl"):
             with ExitStack() as stack:
                 name = shard_name(source.index, self.config.format)
-                writers: dict[str, LineWriter] = {"": _StandardOutput()}
+                writers: dict[str, LineWriter] = {"": StandardOutput()}
                 for key, folder in self.sides.items():
                     folder.finished.pop(name, None)
                     writers[key] = stack.enter_context(line_shard(folder, name, self.config.format))
@@ -205,14 +205,6 @@ class _Packed:
     source_index: int
     n_read: int
     part: Part
-
-
-class _StandardOutput:
-    """Lines go out at once: whoever reads the pipe may be waiting."""
-
-    def write(self, lines: bytes) -> None:
-        sys.stdout.buffer.write(lines)
-        sys.stdout.buffer.flush()
 
 
 class _Ahead:

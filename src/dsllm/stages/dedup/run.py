@@ -8,7 +8,6 @@ The result is a function of the inputs and the settings alone. A killed run carr
 signed, the decision and shards that are whole are not made again; standard input must be given again.
 """
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, InputError
 from dsllm.io.atomic import write_atomic
 from dsllm.io.folder import OutputFolder
-from dsllm.io.shards import LineWriter, line_shard, shard_name
+from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import choose_bands, find_probability
@@ -151,7 +150,7 @@ class _Job:
                 kept: LineWriter = (
                     stack.enter_context(line_shard(self.out, name, self.config.format))
                     if self.out
-                    else _StandardOutput()
+                    else StandardOutput()
                 )
                 removed = (
                     stack.enter_context(line_shard(self.side, name, self.config.format))
@@ -224,9 +223,3 @@ def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | Non
         kept.write(part.kept)
         if removed is not None:
             removed.write(part.removed)
-
-
-class _StandardOutput:
-    def write(self, lines: bytes) -> None:
-        sys.stdout.buffer.write(lines)
-        sys.stdout.buffer.flush()
