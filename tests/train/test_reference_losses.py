@@ -98,9 +98,7 @@ def train_again(name: str, folder: Path, make_step, loss) -> tuple[dict[str, Any
         return result
 
     model = load_model(fixtures() / "start")
-    schedule = Schedule(
-        name="constant", lr_max=arguments["learning_rate"], n_steps=len(micros) // n_micro
-    )
+    schedule = Schedule(name="constant", lr_max=arguments["learning_rate"], n_steps=len(micros) // n_micro)
     job = Job(
         model=model,
         optimizer=make_optimizer(model, weight_decay=0.0, eps=arguments["adam_epsilon"]),

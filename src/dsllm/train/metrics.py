@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dsllm.io.atomic import write_atomic
+
 METRICS_NAME = "metrics.jsonl"
 
 
@@ -18,8 +20,8 @@ class MetricsFile:
         """
         self._path = folder / METRICS_NAME
         kept = [line for line in read_metrics(folder) if _is_before(line, step)]
-        data = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
-        self._path.write_bytes(data)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self._path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
         self._file = self._path.open("ab")
 
     def append(self, line: dict[str, Any]) -> None:

@@ -49,8 +49,8 @@ class ReadSettings:
 class Samples:
     """Sequences one behind the other in three arrays; a record has `n_parts` of them in a row.
 
-    `is_learnt` marks the tokens that are targets; a first token never is. `counts` says what was read, cut and
-    dropped.
+    `is_learnt` marks the tokens that are targets; a first token never is. `counts` says what was read, cut
+    and dropped.
     """
 
     n_parts: int
@@ -66,22 +66,27 @@ class Samples:
 
     @cached_property
     def lengths(self) -> Int64s:
-        """Tokens of each record's longest sequence, shape (n_records,)."""
-        return np.diff(self.starts).reshape(-1, self.n_parts).max(axis=1)
+        """Tokens of each sequence, shape (n_records, n_parts)."""
+        return np.diff(self.starts).reshape(-1, self.n_parts)
+
+    @cached_property
+    def costs(self) -> Int64s:
+        """Tokens of each record when its parts are padded to the longest, shape (n_records,)."""
+        return np.asarray(self.lengths.max(axis=1) * self.n_parts)
 
     @cached_property
     def n_learnt(self) -> Int64s:
         """Targets of each record, shape (n_records,)."""
         totals = np.concatenate([[0], np.cumsum(self.is_learnt)])
         per_sequence = totals[self.starts[1:]] - totals[self.starts[:-1]]
-        return per_sequence.reshape(-1, self.n_parts).sum(axis=1)
+        return np.asarray(per_sequence.reshape(-1, self.n_parts).sum(axis=1))
 
     def batch(self, records: Sequence[int] | Int64s) -> TokenBatch:
         """Pad records into one micro-batch: first parts in rows 0..n-1, second parts in n..2n-1."""
         sequences = [
             record * self.n_parts + part for part in range(self.n_parts) for record in map(int, records)
         ]
-        longest = int(max(self.lengths[records])) - 1
+        longest = int(self.lengths[records].max()) - 1
         tokens = torch.zeros((len(sequences), longest), dtype=torch.int64)
         labels = torch.full((len(sequences), longest), IGNORED, dtype=torch.int64)
         for row, sequence in enumerate(sequences):
