@@ -50,7 +50,6 @@ def learn_words(texts: Iterator[list[str]], config: TokenizeTrainConfig) -> Lear
         initial_alphabet=alphabet,
         special_tokens=[],
         show_progress=False,
-        max_token_length=config.max_token_length,
     )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = huggingface_pre_tokenizer()

@@ -29,7 +29,6 @@ class TokenizeTrainConfig(_ReadConfig):
         4096, "The model's vocabulary is the next multiple of this: 102,400 for 100,015.", unit="words", min=1
     )
     min_frequency: int = setting(2, "Times that a pair must occur to become a word.", min=1)
-    max_token_length: int | None = setting(None, "Longest word to learn.", unit="bytes", min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
