@@ -23,7 +23,7 @@ def takes_kernel(x: Tensor, backend: Backend) -> bool:
         return False
     if backend == "auto":
         return x.is_cuda and _has_triton()
-    if not x.is_cuda and not _is_interpreting():
+    if not x.is_cuda and not is_interpreting():
         raise ConfigError(
             f"the backend is triton, but the tensors are on {x.device}",
             hint="leave the backend at auto, or start with TRITON_INTERPRET=1 to interpret the kernels",
@@ -36,7 +36,8 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
-def _is_interpreting() -> bool:
+def is_interpreting() -> bool:
+    """Say whether kernels run in Triton's interpreter: TRITON_INTERPRET=1 when it was imported."""
     import triton
 
     return bool(triton.knobs.runtime.interpret)

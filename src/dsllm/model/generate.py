@@ -1,7 +1,8 @@
 """Generation: from prompts to tokens, one forward pass a token."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ def generate(
     stop_ids: Sequence[int] = (),
     seed: int | Sequence[int] = 0,
     batch_seqs: int = 32,
+    is_ended: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[int]]:
     """Continue every prompt.
 
@@ -40,6 +42,7 @@ def generate(
         stop_ids: a text ends with the first of these.
         seed: of the draws. A number: request i draws by (seed, i). A sequence: one number for each request.
         batch_seqs: prompts in one forward pass.
+        is_ended: looks at the new tokens of a text after each one and says whether it ends there.
 
     Returns:
         For each prompt its new tokens, the stopping one included.
@@ -54,9 +57,12 @@ def generate(
     # Longest first: prompts of like length share a batch, and what does not fit the memory fails at once.
     order = sorted(requests, key=lambda request: -len(request.prompt))
     for begin in range(0, len(order), batch_seqs):
-        for step in _continue(model, order[begin : begin + batch_seqs], sampling):
+        ended: set[int] = set()
+        for step in _continue(model, order[begin : begin + batch_seqs], sampling, ended):
             for request, token in step:
                 results[request.index].append(token)
+                if is_ended is not None and is_ended(results[request.index]):
+                    ended.add(request.index)
     return results
 
 
@@ -136,9 +142,12 @@ def _check_prompt(model: Transformer, prompt: Sequence[int], index: int) -> None
 
 @torch.no_grad()
 def _continue(
-    model: Transformer, requests: list[_Request], sampling: Sampling
+    model: Transformer, requests: list[_Request], sampling: Sampling, ended: AbstractSet[int] = frozenset()
 ) -> Iterator[list[tuple[_Request, int]]]:
-    """Run one batch; yield each step's tokens with the requests that they continue."""
+    """Run one batch; yield each step's tokens with the requests that they continue.
+
+    The reader may put a request's index into `ended`: it is not continued.
+    """
     weight = model.output_weight
     longest = max(len(request.prompt) for request in requests)
     n_padded = torch.tensor([longest - len(request.prompt) for request in requests], device=weight.device)
@@ -158,6 +167,7 @@ def _continue(
             row
             for row, (request, token) in enumerate(zip(running, drawn, strict=True))
             if token not in sampling.stop_ids
+            and request.index not in ended
             and n_new < sampling.max_new_tokens
             and len(request.prompt) + n_new < model.config.seq_len
         ]
