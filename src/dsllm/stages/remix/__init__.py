@@ -1,0 +1,1 @@
+"""New proportions of the sources, and one shuffle over all of them."""
