@@ -1,0 +1,1 @@
+"""Evaluation on local files: multiple choice, generation, bits per byte."""
