@@ -80,11 +80,11 @@ class Setting:
         """The allowed range in words, empty where there is none."""
         parts = []
         if self.above is not None:
-            parts.append(f"> {self.above:g}")
+            parts.append(f"> {self.above:.10g}")
         if self.min is not None:
-            parts.append(f">= {self.min:g}")
+            parts.append(f">= {self.min:.10g}")
         if self.max is not None:
-            parts.append(f"<= {self.max:g}")
+            parts.append(f"<= {self.max:.10g}")
         return ", ".join(parts)
 
 
@@ -173,7 +173,7 @@ def _check(option: Setting, value: Any) -> None:
             f"{option.name} is {value!r}, not one of {', '.join(option.choices)}",
             hint=f"try {option.flag} {option.choices[0]}",
         )
-    if option.kind in ("int", "float"):
+    if isinstance(value, int | float):
         is_outside = (
             math.isnan(value)
             or (option.min is not None and value < option.min)

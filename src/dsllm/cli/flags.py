@@ -23,7 +23,7 @@ _PYTHON_TYPES: dict[str, Any] = {"int": int, "float": float, "str": str, "bool":
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Files, folders, globs, URLs, or - for standard input."),
+    typer.Argument(metavar="INPUT", help="Files, folders, globs, URLs, or - for standard input."),
 ]
 Output = Annotated[
     str, typer.Option("--output", "-o", metavar="OUT", help="Folder to write, or - for stdout.")
@@ -41,15 +41,19 @@ class RunFlags:
     is_json: bool
 
 
+Command = Callable[..., None]
+
+
 def flags_from(
-    config_class: type[Settings], stage: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    config_class: type[Settings], stage: str, *, is_stage: bool = True
+) -> Callable[[Command], Command]:
     """Replace the parameters `config` and `run` of a command by flags.
 
-    `config` becomes one flag per setting of `config_class`; `run` the flags that every stage has.
+    `config` becomes one flag per setting of `config_class`; `run` the flags that every stage has, or, for a
+    command that writes no folder, the few that make sense there.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Command) -> Command:
         settings = describe(config_class)
 
         @functools.wraps(command)
@@ -68,7 +72,7 @@ def flags_from(
             for parameter in inspect.signature(command).parameters.values()
             if parameter.name not in ("config", "run")
         ]
-        options = [_parameter(option) for option in settings] + _common_parameters(config_class)
+        options = [_parameter(option) for option in settings] + _common_parameters(config_class, is_stage)
         parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -98,14 +102,13 @@ def _parameter(option: Setting) -> inspect.Parameter:
         notes.insert(0, "|".join(option.choices))
     text = f"{help_text} [{'; '.join(notes)}]." if notes else f"{help_text}."
     flag = f"{option.flag}/--no-{option.flag[2:]}" if option.kind == "bool" else option.flag
-    annotation = Annotated[
-        _PYTHON_TYPES[option.kind] | None,
-        typer.Option(flag, help=text.replace("[", r"\["), show_default=False),
-    ]
+    value_type: Any = _PYTHON_TYPES[option.kind]
+    flag_info = typer.Option(flag, help=text.replace("[", r"\["), show_default=False)
+    annotation: Any = Annotated[value_type | None, flag_info]
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _common_parameters(config_class: type[Settings]) -> list[inspect.Parameter]:
+def _common_parameters(config_class: type[Settings], is_stage: bool) -> list[inspect.Parameter]:
     n_cores = len(os.sched_getaffinity(0))
     common: list[tuple[str, Any, Any]] = [
         (
@@ -143,6 +146,7 @@ def _common_parameters(config_class: type[Settings]) -> list[inspect.Parameter]:
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, annotation, default in common
+        if is_stage or name in ("config_file", "is_quiet", "is_json")
     ]
 
 
@@ -151,7 +155,7 @@ def _option(flag: str, help_text: str, **more: Any) -> Any:
 
 
 def _pop_run_flags(arguments: dict[str, Any]) -> RunFlags:
-    is_plan, is_json = arguments.pop("is_plan"), arguments.pop("is_json")
+    is_plan, is_json = arguments.pop("is_plan", False), arguments.pop("is_json")
     names = [field.name for field in dataclasses.fields(RunOptions)]
     options = RunOptions(**{name: arguments.pop(name) for name in names if name in arguments})
     if is_json and arguments.get("output") == "-" and not is_plan:
