@@ -49,12 +49,8 @@ def test_help_is_quick_and_imports_nothing_heavy():
     started_s = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert (
-        time.monotonic() - started_s < 20
-    )  # the bar of 0.5 s is measured in benchmarks/, on a quiet machine
-    for (
-        command
-    ) in "dedup filter remix tokenize pretrain sft dpo eval fit-scaling generate chat report".split():
+    assert time.monotonic() - started_s < 20  # benchmarks/start_up.py measures it, where nothing else runs
+    for command in "dedup filter remix tokenize pretrain sft dpo eval fit-scaling report".split():
         assert command in done.stdout
 
 
@@ -77,7 +73,7 @@ def test_every_command_has_help(command, capsys):
         (["dedupe"], 2, "No such command"),
         (["dedup", "in.jsonl", "-o", "out", "--thresold", "1"], 2, "No such option"),
         (["dedup", "in.jsonl", "-o", "out", "--threshold", "2"], 2, "threshold is 2.0, outside its range"),
-        (["dedup", "in.jsonl", "-o", "out", "--threshold", "much"], 2, "'much' is not a valid float"),
+        (["dedup", "in.jsonl", "-o", "out", "--threshold", "much"], 2, "Invalid value for '--threshold'"),
         (["dedup", "missing.jsonl", "-o", "out"], 1, "missing.jsonl: no such file"),
         (["dedup", "in.jsonl"], 2, "Missing option"),
         (["dedup", "in.jsonl", "-o", "out", "--config", "bad.toml"], 2, "bad.toml: unknown key 'treshold'"),
@@ -147,8 +143,12 @@ def test_ctrl_c_exits_130_and_leaves_a_folder_that_resumes():
     for index in range(4):
         write_documents(f"in{index}.jsonl", n=2000)
     arguments = ["filter", *(f"in{i}.jsonl" for i in range(4)), "-o", "out", "--format", "jsonl"]
+    code = (  # as on a terminal: whoever runs the tests may have set Ctrl-C to be ignored
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from dsllm.cli.main import run_command_line; sys.exit(run_command_line(sys.argv[1:]))"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "dsllm", *arguments, "--workers", "2"],
+        [sys.executable, "-c", code, *arguments, "--workers", "2"],
         stderr=subprocess.PIPE,
         start_new_session=True,
     )

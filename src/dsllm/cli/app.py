@@ -14,6 +14,7 @@ from dsllm import __version__
 from dsllm.cli.flags import Inputs, Model, Output, OutputFolder, RunFlags, flags_from
 from dsllm.config import Settings
 from dsllm.progress import Reporter
+from dsllm.report.config import ReportConfig
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dpo.config import DpoConfig
 from dsllm.stages.eval.config import EvalConfig
@@ -59,7 +60,12 @@ def _main(
 
 def run_stage(module: str, config: Settings, inputs: list[str], output: str, run: RunFlags) -> None:
     """Run or plan a stage and print what `--json` asks for."""
-    stage = importlib.import_module(f"dsllm.stages.{module}")
+    run_module(f"dsllm.stages.{module}", config, inputs, output, run)
+
+
+def run_module(module: str, config: Settings, inputs: list[str], output: str, run: RunFlags) -> None:
+    """Call `run` or `plan` of a module, imported now."""
+    stage = importlib.import_module(module)
     reporter = Reporter(is_quiet=run.options.is_quiet)
     function = stage.plan if run.is_plan else stage.run
     summary = function(config, inputs, output, options=run.options, reporter=reporter)
@@ -250,6 +256,22 @@ def kernels_report(
 
 def _yes(is_so: bool) -> str:
     return "yes" if is_so else "NO"
+
+
+@app.command("report", rich_help_panel=_LOOK)
+@flags_from(ReportConfig, "report", is_stage=False)
+def make_report(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="RUNS", help="Folders that dsllm wrote, or of such.")
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="PAGE", help="HTML file, or - for stdout.")
+    ],
+    config: ReportConfig,
+    run: RunFlags,
+) -> None:
+    """Make one HTML page of the tables and pictures of any runs."""
+    run_module("dsllm.report.run", config, inputs, output, run)
 
 
 @app.command(rich_help_panel=_LOOK)

@@ -4,11 +4,14 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
 from dsllm.errors import DsllmError
+
+# Typer brings its own copy of Click since 0.20 and used the package before: its class, wherever it is from.
+_UsageError: Any = typer.BadParameter.__mro__[1]
 
 EXIT_DONE, EXIT_FAILED, EXIT_WRONG_COMMAND, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -46,12 +49,12 @@ def _invoke(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except DsllmError as error:
         return _fail(error.message, error.hint, error.exit_status)
-    except click.UsageError as error:
+    except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "dsllm"
         return _fail(error.format_message(), f"see: {command} --help", EXIT_WRONG_COMMAND)
-    except click.exceptions.Exit as error:
+    except typer.Exit as error:
         return error.exit_code
-    except click.Abort:
+    except typer.Abort:
         raise KeyboardInterrupt from None
     return EXIT_DONE
 

@@ -26,6 +26,10 @@ class ShardRecord:
     sha256: str
     counts: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        taken = {"name", "n_bytes", "sha256"} & set(self.counts)
+        assert not taken, f"{taken} are the record's own: give the count another name, such as n_text_bytes"
+
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON has it, the counts beside the rest."""
         return {"name": self.name, "n_bytes": self.n_bytes, **self.counts, "sha256": self.sha256}
