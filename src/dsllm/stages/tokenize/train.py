@@ -26,7 +26,7 @@ from dsllm.text.tokenizer_files import load_tokenizer
 
 SAMPLE_BYTES = 50_000  # of each source, encoded again to tell bytes per token
 SAMPLE_SOURCES = 40
-TEXT_BYTES_PER_S = 1.5e6  # read, cut, counted and merged: an order of magnitude, for --plan
+TEXT_BYTES_PER_S = 0.6e6  # read, cut, counted and merged: an order of magnitude, for --plan
 
 
 def run(
