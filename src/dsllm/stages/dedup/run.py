@@ -8,6 +8,7 @@ The result is a function of the inputs and the settings alone. A killed run carr
 signed, the decision and shards that are whole are not made again; standard input must be given again.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -165,9 +166,11 @@ class _Job:
             write_atomic(self.work.options.skipped, b"".join(bad))
 
     def _tell(self, total: dict[str, int], by_source: list[dict[str, int]]) -> None:
+        paths = [source.path for source in self.sources]
+        n_common = os.path.commonprefix(paths).rfind("/") + 1  # noqa: RUF071  # characters are meant
         rows = [
-            [source.path, *(counts[name] for name in list(total)[:4]), _percent(counts)]
-            for source, counts in zip(self.sources, by_source, strict=True)
+            [path[n_common:], *(counts[name] for name in list(total)[:4]), _percent(counts)]
+            for path, counts in zip(paths, by_source, strict=True)
         ]
         if len(rows) > 1:
             rows.append(["all", *list(total.values())[:4], _percent(total)])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.errors import InputError
-from dsllm.progress import Reporter
+from dsllm.progress import Reporter, format_amount
 from dsllm.stages.remix.config import RemixConfig
 from dsllm.stages.remix.measure import name_hash
 from dsllm.stages.remix.mix import allot, times_taken, wanted_shares
@@ -38,7 +38,7 @@ class Mixture:
             [
                 name,
                 source["n_documents"],
-                source["n_text_bytes"],
+                format_amount(source["n_text_bytes"], "bytes"),
                 *(round(100 * source[share], 2) for share in ("before", "wanted", "reached")),
                 source["epochs"],
                 source["n_dropped"],
@@ -51,7 +51,7 @@ class Mixture:
         reporter.say(
             f"dsllm: {counts['n_documents']:,} documents in, {counts['n_dropped']:,} dropped, "
             f"{counts['n_repeats']:,} repeats, {counts['n_written']:,} out "
-            f"({counts['n_text_bytes_written']:,} bytes of text)"
+            f"({format_amount(counts['n_text_bytes_written'], 'bytes')} of text)"
         )
 
 

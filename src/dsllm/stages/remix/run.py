@@ -6,14 +6,13 @@
 4. Gather: each part is sorted and becomes a shard (shuffle.py).
 
 The result is a function of the inputs, their order and the settings. A killed run carries on: input files
-that are measured, the scattering once it is whole, and whole shards are not made again; standard input must be
-given again.
+that are measured, the scattering once it is whole, and shards that are whole are not made again; standard
+input must be given again.
 """
 
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -27,7 +26,7 @@ from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, InputError
 from dsllm.io.atomic import atomic_file, write_atomic
 from dsllm.io.folder import OutputFolder
-from dsllm.io.shards import line_shard, shard_name
+from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, total_bytes
 from dsllm.progress import Reporter
 from dsllm.stages.remix.config import RemixConfig
@@ -158,16 +157,15 @@ class _Job:
         names = [shard_name(part, self.config.format) for part in range(n_parts)]
         to_do = [part for part, name in enumerate(names) if self.out is None or name not in self.out.finished]
         for shard in self._sorted(Gather(self.work.scratch / "parts", format), to_do):
-            if self.out is None:
-                for frame in shard.packed:
-                    sys.stdout.buffer.write(frame)
-                sys.stdout.buffer.flush()
-                continue
-            name = names[shard.part]
-            self.out.set_counts(name, n_documents=shard.n_documents)
-            with line_shard(self.out, name, format) as writer:
+            with self._writer(names[shard.part], shard.n_documents) as writer:
                 for frame in shard.packed:
                     writer.write(frame)
+
+    def _writer(self, name: str, n_documents: int) -> AbstractContextManager[LineWriter]:
+        if self.out is None:
+            return nullcontext(StandardOutput())
+        self.out.set_counts(name, n_documents=n_documents)
+        return line_shard(self.out, name, self.config.format)
 
     def _sorted(self, task: Gather, parts: list[int]) -> Iterator[Gathered]:
         results = map_ordered(
