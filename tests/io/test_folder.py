@@ -72,6 +72,26 @@ def test_the_same_run_gives_the_same_bytes():
     assert a.replace("-o a", "-o b") == b
 
 
+def test_no_absolute_path_is_in_a_manifest(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class WithModel(Settings):
+        model: str | None = setting(None, "A file.")
+
+    model = tmp_path / "in.jsonl"
+    options, config = RunOptions(), WithModel(model=str(model))
+    with OutputFolder(
+        str(tmp_path / "out"),
+        stage="example",
+        config=config,
+        inputs=[str(model)],
+        options=options,
+        more_inputs=[str(model)],
+    ) as out:
+        out.finish(counts={}, content={})
+    assert str(tmp_path) not in Path("out/manifest.json").read_text()
+    assert read_manifest("out").command == "dsllm example in.jsonl -o out --model in.jsonl"
+
+
 def test_an_interrupted_run_is_resumed_and_keeps_what_is_whole():
     begin_and_stop()
     assert not Path("out/shard-00001.jsonl").exists()

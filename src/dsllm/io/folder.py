@@ -62,6 +62,7 @@ class OutputFolder:
         self._options = options
         self._is_side = is_side
         self._is_restartable = "-" not in inputs
+        config = _without_absolute_paths(config)
         given = [*inputs, *(path for path in more_inputs if path is not None)]
         self._manifest = Manifest(
             stage=stage,
@@ -284,6 +285,16 @@ def _input_record(path: str) -> InputRecord:
 
 def _hash_listing(files: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in files).encode()).hexdigest()
+
+
+def _without_absolute_paths(config: Settings) -> Settings:
+    """Write paths as they are seen from here: a manifest names no machine's folders."""
+    paths = {name: value for name, value in config.to_dict().items() if _is_absolute(value)}
+    return replace(config, **{name: os.path.relpath(path) for name, path in paths.items()})
+
+
+def _is_absolute(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("/") and Path(value).parent.exists()
 
 
 def _relative(path: str, folder: Path) -> str:

@@ -4,10 +4,9 @@ One output shard per input file, cut into batches whose results are appended in 
 depend on the number of workers. `-` streams: lines go out as soon as their batch is done.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,9 +16,9 @@ from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import BadLine, Batch
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, pack_lines, shard_name
-from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
+from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Bar, Reporter
-from dsllm.workers.pool import map_ordered
+from dsllm.workers.passes import map_by_source
 
 
 @dataclass
@@ -155,31 +154,20 @@ class _Run:
             kind = {"kind": "documents", "format": self.config.format, **({"stream": name} if name else {})}
             folder.finish(counts=counts, content={**kind, **content})
 
-    def _parts_by_source(
-        self, sources: list[Source], format: str
-    ) -> Iterator[tuple[Source, Iterator["_Packed"]]]:
-        """Yield each source with its parts; sources without a line have none."""
-        batches = (batch for source in sources for batch in read_batches(source))
+    def _parts_by_source(self, sources: list[Source], format: str) -> Iterator[tuple[Source, Iterator[Part]]]:
         task = _PackingTask(self.task, format, self.config.format)
-        results = map_ordered(
-            task, batches, options=self.options, describe=Batch.describe, reporter=self.reporter
-        )
-        with _closing(results):
-            ahead = _Ahead(results)
-            for source in sources:
-                yield source, ahead.take_while(source.index)
+        return map_by_source(task, sources, options=self.options, reporter=self.reporter, bar=self.bar)
 
     def _write(
-        self, parts: Iterator["_Packed"], writers: dict[str, LineWriter]
+        self, parts: Iterator[Part], writers: dict[str, LineWriter]
     ) -> tuple[dict[str, int], list[BadLine]]:
         counts: Counter[str] = Counter()
         bad: list[BadLine] = []
-        for packed in parts:
+        for part in parts:
             for key, writer in writers.items():
-                writer.write(packed.part.side.get(key, b"") if key else packed.part.lines)
-            counts.update(packed.part.counts)
-            bad += packed.part.bad
-            self.bar.advance(packed.n_read)
+                writer.write(part.side.get(key, b"") if key else part.lines)
+            counts.update(part.counts)
+            bad += part.bad
         if bad:
             counts["n_skipped"] += len(bad)
         return dict(counts), bad
@@ -193,44 +181,10 @@ class _PackingTask:
     format: str
     side_format: str
 
-    def __call__(self, batch: Batch) -> "_Packed":
+    def __call__(self, batch: Batch) -> Part:
         part = self.task(batch)
         side = {name: pack_lines(lines, self.side_format) for name, lines in part.side.items()}
-        part = replace(part, lines=pack_lines(part.lines, self.format), side=side)
-        return _Packed(batch.source_index, batch.n_read, part)
-
-
-@dataclass(frozen=True)
-class _Packed:
-    source_index: int
-    n_read: int
-    part: Part
-
-
-class _Ahead:
-    """Looks one result ahead, to see where a source ends."""
-
-    def __init__(self, results: Iterator[_Packed]) -> None:
-        self._results = results
-        self._next: _Packed | None = None
-        self._has_begun = False
-
-    def take_while(self, source_index: int) -> Iterator[_Packed]:
-        if not self._has_begun:
-            self._has_begun, self._next = True, next(self._results, None)
-        while self._next is not None and self._next.source_index == source_index:
-            current = self._next
-            yield current
-            self._next = next(self._results, None)
-
-
-@contextmanager
-def _closing(results: Iterator[Any]) -> Iterator[None]:
-    """Stop the workers at once when the consumer fails."""
-    try:
-        yield
-    finally:
-        getattr(results, "close", lambda: None)()
+        return replace(part, lines=pack_lines(part.lines, self.format), side=side)
 
 
 def _sum(counts: Iterator[dict[str, int]]) -> dict[str, int]:

@@ -30,6 +30,27 @@ _BAD_LINES = "bad"
 _DONE = "done"
 
 
+def map_by_source(
+    task: Callable[[Batch], R],
+    sources: Sequence[Source],
+    *,
+    read: Callable[[Source], Iterator[Batch]] = read_batches,
+    options: RunOptions,
+    reporter: Reporter,
+    bar: Bar,
+) -> Iterator[tuple[Source, Iterator[R]]]:
+    """Yield each source with the results of its batches, in order; a source without a line has none.
+
+    The results of one source must be used up before the next one is asked for.
+    """
+    by_index = {source.index: source for source in sources}
+    batches = (batch for source in sources for batch in _with_end(source, read))
+    results = map_ordered(_Marked(task), batches, options=options, describe=Batch.describe, reporter=reporter)
+    with closing(results):  # type: ignore[type-var]  # a generator: the workers stop when the caller does
+        for index, group in groupby(results, key=itemgetter(0)):
+            yield by_index[index], _without_ends(group, bar)
+
+
 @dataclass(frozen=True)
 class Pass:
     """What all passes of a run share: who works, who is told, and where intermediate files go."""
@@ -41,24 +62,11 @@ class Pass:
     def map(
         self, task: Callable[[Batch], R], sources: Sequence[Source], *, label: str
     ) -> Iterator[tuple[Source, Iterator[R]]]:
-        """Yield each source with the results of its batches, in order; a source without a line has none.
-
-        The results of one source must be used up before the next one is asked for.
-        """
-        by_index = {source.index: source for source in sources}
-        batches = (batch for source in sources for batch in self._batches(source))
-        with ExitStack() as stack:
-            bar = stack.enter_context(self.reporter.bar(label, total=total_bytes(sources), unit="bytes"))
-            results = map_ordered(
-                _Marked(task),
-                batches,
-                options=self.options,
-                describe=Batch.describe,
-                reporter=self.reporter,
+        """Yield each source with the results of its batches: see `map_by_source`."""
+        with self.reporter.bar(label, total=total_bytes(sources), unit="bytes") as bar:
+            yield from map_by_source(
+                task, sources, read=self._batches, options=self.options, reporter=self.reporter, bar=bar
             )
-            stack.enter_context(closing(results))  # type: ignore[type-var]  # a generator
-            for index, group in groupby(results, key=itemgetter(0)):
-                yield by_index[index], _without_ends(group, bar)
 
     def write_columns(
         self,
@@ -92,7 +100,7 @@ class Pass:
         ]
 
     def _batches(self, source: Source) -> Iterator[Batch]:
-        """Read a source, copy it where it cannot be read again, and mark its end by an empty batch."""
+        """Read a source; copy it where it cannot be read again."""
         if source.path == "-":
             with atomic_file(self.scratch / SPOOL) as file:
                 for batch in read_batches(source):
@@ -100,7 +108,6 @@ class Pass:
                     yield batch
         else:
             yield from read_batches(source)
-        yield Batch(source.index, source.path, 0, b"", 0)
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,12 @@ def read_column(
 def read_bad_lines(scratch: Path, source_index: int) -> bytes:
     """Give the lines that were set aside in a source, as lines of JSON."""
     return column_path(scratch, source_index, _BAD_LINES).read_bytes()
+
+
+def _with_end(source: Source, read: Callable[[Source], Iterator[Batch]]) -> Iterator[Batch]:
+    """Mark a source's end by an empty batch, so that one without a line is met too."""
+    yield from read(source)
+    yield Batch(source.index, source.path, 0, b"", 0)
 
 
 @dataclass(frozen=True)
