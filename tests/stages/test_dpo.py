@@ -1,6 +1,8 @@
 import json
 import math
+import multiprocessing
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +185,40 @@ def test_plan_counts_pairs(tmp_path, model):
     config = DpoConfig(model=str(model), batch_seqs=4)
     planned = plan(config, [pairs(tmp_path)], str(tmp_path / "out"), options=RunOptions(), reporter=QUIET)
     assert (planned["n_samples"], planned["n_steps"]) == (10, 3)
+
+
+def run_rank(folder: Path, arguments: dict, environment: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    align(arguments["data"], Path(arguments["model"]), folder, n_valid=3)
+
+
+def test_two_ranks_do_what_one_does(tmp_path, model):
+    """Reference, steps and validation are shared between ranks; rank 0 writes."""
+    data = pairs(tmp_path, 11)
+    one = align(data, model, tmp_path / "one", n_valid=3)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    context = multiprocessing.get_context("forkserver")  # forks of a process that has computed nothing
+    context.set_forkserver_preload(["dsllm.stages.dpo.run", "pytest", "tokenizers", "jinja2"])
+    arguments = {"data": data, "model": str(model)}
+    processes = [
+        context.Process(target=run_rank, args=(tmp_path / "two", arguments, {**launcher, "RANK": str(rank)}))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    two = json.loads((tmp_path / "two" / "manifest.json").read_bytes())["counts"]
+    assert two["n_tokens"] == one["n_tokens"]
+    for name in ("initial_loss", "loss", "valid_loss", "valid_reward_margin", "reward_margin"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3)  # the order of sums differs, AdamW spreads it
+    first, second = (load_arrays(tmp_path / name / "reference.safetensors") for name in ("one", "two"))
+    for name in ("train", "valid"):
+        np.testing.assert_allclose(first[name], second[name], rtol=1e-5)
 
 
 # --- against TRL ----------------------------------------------------------------------------------------

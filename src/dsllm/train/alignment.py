@@ -102,7 +102,7 @@ def run_stage(
             counts |= {name: last[name] for name in stage.closing_metrics}
             out.finish(counts=counts, content={"kind": "model", "model": asdict(course.model)})
             finish_checkpoints(loop, folder)
-            _say_end(counts, output, reporter)
+            _say_end(counts, stage.closing_metrics, output, reporter)
     return counts
 
 
@@ -141,7 +141,7 @@ def plan_stage(
         ),
         ("memory a rank", f"about {format_amount(estimate.memory_bytes, 'bytes')}"),
         ("disk", f"up to {format_amount(disk_bytes, 'bytes')}"),
-        ("time here", f"about {format_duration(estimate.seconds)}"),
+        ("time here", f"about {format_duration(estimate.run_s)}"),
     ]
     reporter.table(f"{stage.name} {config.model} -o {output}", ("what", "value"), rows)
     return numbers
@@ -206,7 +206,10 @@ def _say_start(course: Course, work: Work) -> None:
             work.reporter.say(f"{counts[name]:,} {what}")
 
 
-def _say_end(counts: dict[str, Any], output: str, reporter: Reporter) -> None:
+def _say_end(
+    counts: dict[str, Any], closing_metrics: tuple[str, ...], output: str, reporter: Reporter
+) -> None:
     names = [name for name in counts if f"initial_{name}" in counts]
     rows = [(name, counts[f"initial_{name}"], counts[name]) for name in names]
+    rows += [(name, None, counts[name]) for name in closing_metrics]
     reporter.table(f"{output}: a model of {counts['n_parameters']:,} parameters", ("", "start", "end"), rows)
