@@ -58,8 +58,8 @@ _LAUNCHES: dict[tuple[str, bool], dict[Kernel, Launch]] = {
     },
     ("amd", True): {
         "forward": Launch(64, 32, 4, 1),
-        "backward of queries": Launch(64, 32, 8, 1),
-        "backward of keys": Launch(32, 32, 8, 1),
+        "backward of queries": Launch(64, 16, 8, 1),
+        "backward of keys": Launch(16, 64, 8, 1),
     },
 }
 

@@ -14,9 +14,20 @@ from dsllm.kernels.backend import Backend
 from dsllm.kernels.child import run_module
 from dsllm.kernels.rms_norm import rms_norm
 
-# Error allowed, relative to the largest number. fp32: some hundred roundings. bf16, whose unit is 2**-8: also the
-# rounding of the softmax's weights before their product and, in the interpreter, stores that truncate.
+# Error allowed, relative to the largest number. fp32: a hundred roundings. bf16, whose unit is 2**-8: also
+# the rounding of the softmax's weights before their product and, in the interpreter, stores that truncate.
 TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 2**-5}
+NORM_SHAPES = ((1, 5), (3, 127), (2, 9, 256), (2, 4096))
+# batch, seq_len, n_heads, n_kv_heads, head_dim; then the lengths of each row's documents.
+AttentionShape = tuple[int, int, int, int, int]
+ATTENTION_SHAPES: tuple[tuple[AttentionShape, list[list[int]] | None], ...] = (
+    ((2, 64, 2, 2, 64), None),
+    ((1, 150, 4, 2, 64), None),
+    ((1, 131, 3, 1, 48), None),
+    ((1, 257, 1, 1, 128), None),
+    ((1, 3, 1, 1, 8), None),
+    ((2, 150, 2, 1, 32), [[70, 1, 79], [150]]),
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +54,10 @@ def run(device: str = "cpu") -> list[Check]:
 def check_all(device: str) -> Iterator[Check]:
     """Check every kernel in this process, odd sizes and grouped heads included."""
     for dtype in TOLERANCES:
-        for shape in ((1, 5), (3, 127), (2, 9, 256), (2, 4096)):
-            yield check_rms_norm(shape, dtype, device)
-        yield check_attention((2, 150, 4, 2, 64), dtype, device)
-        yield check_attention((1, 131, 3, 1, 48), dtype, device)
-        yield check_attention((1, 257, 2, 2, 128), dtype, device)
-        yield check_attention((2, 150, 2, 1, 32), dtype, device, document_lengths=[[70, 1, 79], [150]])
+        for norm_shape in NORM_SHAPES:
+            yield check_rms_norm(norm_shape, dtype, device)
+        for shape, document_lengths in ATTENTION_SHAPES:
+            yield check_attention(shape, dtype, device, document_lengths=document_lengths)
 
 
 def check_rms_norm(shape: Sequence[int], dtype: torch.dtype, device: str) -> Check:
@@ -64,7 +73,7 @@ def check_rms_norm(shape: Sequence[int], dtype: torch.dtype, device: str) -> Che
 
 
 def check_attention(
-    shape: tuple[int, int, int, int, int],
+    shape: AttentionShape,
     dtype: torch.dtype,
     device: str,
     *,
