@@ -45,18 +45,18 @@ def _invoke(arguments: Sequence[str]) -> int:
     from dsllm.cli.app import app
 
     try:
-        typer.main.get_command(app).main(list(arguments), prog_name="dsllm", standalone_mode=False)
+        status = typer.main.get_command(app).main(list(arguments), prog_name="dsllm", standalone_mode=False)
         sys.stdout.flush()
     except DsllmError as error:
         return _fail(error.message, error.hint, error.exit_status)
     except _UsageError as error:
         command = error.ctx.command_path if error.ctx else "dsllm"
         return _fail(error.format_message(), f"see: {command} --help", EXIT_WRONG_COMMAND)
-    except typer.Exit as error:
-        return error.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
-    return EXIT_DONE
+    if status == EXIT_INTERRUPTED:  # so Typer says Ctrl-C
+        raise KeyboardInterrupt
+    return status if isinstance(status, int) else EXIT_DONE
 
 
 def _fail(message: str, hint: str, status: int) -> int:
