@@ -54,6 +54,13 @@ def test_help_is_quick_and_imports_nothing_heavy():
         assert command in done.stdout
 
 
+def test_no_arguments_print_the_help(capsys):
+    assert run_command_line([]) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: dsllm" in out
+    assert "error" not in err
+
+
 COMMANDS = [
     *(["dedup"], ["filter"], ["remix"], ["tokenize", "train"], ["tokenize", "encode"], ["pretrain"], ["sft"]),
     *(["dpo"], ["eval"], ["fit-scaling", "fit"], ["fit-scaling", "plan"], ["fit-scaling", "predict"]),

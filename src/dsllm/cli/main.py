@@ -50,6 +50,8 @@ def _invoke(arguments: Sequence[str]) -> int:
     except DsllmError as error:
         return _fail(error.message, error.hint, error.exit_status)
     except _UsageError as error:
+        if not error.format_message():  # no arguments: the help has been printed
+            return EXIT_WRONG_COMMAND
         command = error.ctx.command_path if error.ctx else "dsllm"
         return _fail(error.format_message(), f"see: {command} --help", EXIT_WRONG_COMMAND)
     except typer.Abort:
