@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dsllm.errors import ConfigError, InputError, ShardError
-from dsllm.io.atomic import atomic_file, write_atomic
+from dsllm.io.atomic import atomic_file, output_error, write_atomic
 from dsllm.kernels.backend import Backend
 from dsllm.model.config import ModelConfig
 from dsllm.model.transformer import Transformer
@@ -175,12 +175,17 @@ def save_weights(
     from safetensors.torch import save
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from None
     files = _divide(weights, max_file_bytes)
     for name, names in files.items():
         tensors = {key: weights[key].cpu().contiguous() for key in names}
         with atomic_file(folder / name) as file:
             file.write(save(tensors, metadata={"format": "pt"}))
+    for stale in {*folder.glob("model*.safetensors"), folder / INDEX} - {folder / name for name in files}:
+        stale.unlink(missing_ok=True)  # of another model that the folder held
     if len(files) > 1:
         n_bytes = sum(_n_bytes(tensor) for tensor in weights.values())
         places = {key: name for name, names in files.items() for key in names}
