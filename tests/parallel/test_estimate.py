@@ -41,7 +41,7 @@ def test_memory_of_the_7b_by_hand():
     least = 30 * 4096 * (2 * 4 * 4096 + 3 * 2 * 11008)
     assert least < estimate.activation_bytes < 30 * 4096 * 1e6
     assert estimate.memory_bytes > 4 * estimate.weight_bytes
-    assert estimate.seconds == pytest.approx(
+    assert estimate.run_s == pytest.approx(
         # 6 FLOPs a weight of the products (6.491e9 with the output projection), attention 12 n d l
         1e9 * (6 * 6.491e9 + 12 * 30 * 4096 * 4096) / estimate.flops_per_s,
         rel=1e-3,

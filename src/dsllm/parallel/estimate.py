@@ -31,7 +31,7 @@ class Estimate:
     activation_bytes: int
     logit_bytes: int
     flops_per_s: float
-    seconds: float
+    run_s: float
 
     @property
     def memory_bytes(self) -> int:
@@ -56,7 +56,7 @@ def estimate_run(
         activation_bytes=activation_bytes(model, micro_batch_seqs=micro_batch_seqs, dtype=precision),
         logit_bytes=CHUNK_LOGITS * (4 + 2 * precision.itemsize) + head_bytes,
         flops_per_s=flops_per_s,
-        seconds=n_flops / flops_per_s,
+        run_s=n_flops / flops_per_s,
     )
 
 

@@ -56,8 +56,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float | None) -
 
     Gradients that are infinite or not a number are left as they are: the caller sees it in the norm.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients).item()
-    if max_norm is not None and math.isfinite(norm) and norm > max_norm:
-        torch._foreach_mul_(gradients, max_norm / norm)
-    return norm
+    graded = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in graded if parameter.grad is not None)
+    if max_norm is not None and max_norm < norm < math.inf:
+        torch.nn.utils.clip_grads_with_norm_(graded, max_norm, norm)
+    return norm.item()

@@ -1,5 +1,6 @@
 """What a run will be: the settings, what the token folder says, and the paper where both are silent."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ def make_recipe(config: PretrainConfig, tokens: Tokens) -> Recipe:
         batch_seqs=batch_seqs,
         micro_batch_seqs=min(batch_seqs, micro_batch_seqs),
         schedule=schedule,
-        eval_every=config.eval_every or max(1, n_steps // N_EVALUATIONS),
+        eval_every=config.eval_every or math.ceil(n_steps / N_EVALUATIONS),
     )
 
 

@@ -100,7 +100,7 @@ def plan(
         ("warm-up", f"{recipe.schedule.warmup_steps:,} steps"),
         ("memory a rank", f"about {format_amount(estimate.memory_bytes, 'bytes')}"),
         ("disk", f"up to {format_amount(disk_bytes, 'bytes')}"),
-        ("time here", f"about {format_duration(estimate.seconds)}"),
+        ("time here", f"about {format_duration(estimate.run_s)}"),
     ]
     reporter.table(f"pretrain {tokens.path} -o {output}", ("what", "value"), rows)
     return numbers
