@@ -5,6 +5,7 @@ blocks are traced with fake tensors, and what autograd keeps is added up. Time i
 rate of a matrix product measured here for a moment, times the share of it that training reaches.
 """
 
+import os
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -90,11 +91,18 @@ def _kept_bytes(model: ModelConfig, micro_batch_seqs: int, dtype: torch.dtype) -
     return n_bytes
 
 
-def measure_flops_per_s(device: torch.device, dtype: torch.dtype) -> float:
+def device_bytes(device: torch.device) -> int:
+    """Memory that the device has in all: of the GPU, or of this machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure_flops_per_s(device: torch.device, dtype: torch.dtype, *, probe_s: float = PROBE_S) -> float:
     """Time products of two square matrices for a moment: the rate of the fastest."""
     left, right = (torch.randn(PROBE_WIDTH, PROBE_WIDTH, device=device).to(dtype) for _ in range(2))
     fastest_s, began_s = float("inf"), time.monotonic()
-    while time.monotonic() - began_s < PROBE_S:
+    while time.monotonic() - began_s < probe_s:
         started_s = time.perf_counter()
         product = left @ right
         float(product[0, 0])  # waits for a GPU

@@ -18,6 +18,7 @@ import torch
 
 from dsllm.errors import ConfigError, DsllmError
 from dsllm.model.transformer import Transformer
+from dsllm.parallel.estimate import measure_flops_per_s
 from dsllm.parallel.mesh import Ranks
 from dsllm.progress import Bar, Reporter
 from dsllm.train.checkpoint import (
@@ -145,6 +146,7 @@ class _Run:
 
     def go(self, stop: StopRequest) -> dict[str, float]:
         self._resume()
+        self._say_slow_dtype()
         if self.settings.compile:
             compile_blocks(self.job.model)
         if self.ranks.is_first:
@@ -170,6 +172,18 @@ class _Run:
         assert isinstance(state, TrainState)
         self.state = state
         share_state(self.job.model, self.job.optimizer, n_updates=state.step, ranks=self.ranks)
+
+    def _say_slow_dtype(self) -> None:
+        """Tell the owner of a processor that has no bf16 units: torch then takes ten times as long."""
+        device = self.ranks.device
+        if device.type != "cpu" or self.settings.dtype != "bf16" or self.reporter.is_quiet:
+            return
+        bf16, fp32 = (measure_flops_per_s(device, d, probe_s=0.05) for d in (torch.bfloat16, torch.float32))
+        if bf16 < fp32:
+            self.reporter.say(
+                f"this processor does {bf16 / 1e9:,.0f} GFLOP/s in bf16 and {fp32 / 1e9:,.0f} in fp32: "
+                "try --dtype fp32"
+            )
 
     def _loop(self, bar: Bar, stop: StopRequest) -> None:
         self.job.model.train()

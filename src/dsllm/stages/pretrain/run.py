@@ -14,7 +14,7 @@ from dsllm.errors import ConfigError
 from dsllm.io.folder import OutputFolder
 from dsllm.model.hf import save_model
 from dsllm.model.transformer import Transformer
-from dsllm.parallel.estimate import estimate_run
+from dsllm.parallel.estimate import device_bytes, estimate_run
 from dsllm.parallel.mesh import Ranks, find_device, start_ranks
 from dsllm.progress import Reporter, format_amount, format_duration
 from dsllm.stages.pretrain.config import PretrainConfig
@@ -76,13 +76,15 @@ def plan(
     """Say what `run` would do: its numbers, memory, disk and time on this machine."""
     tokens = open_tokens(config, list(inputs))
     recipe = make_recipe(config, tokens)
+    device = find_device(config.device)
     estimate = estimate_run(
         recipe.model,
         n_tokens=recipe.n_tokens,
         micro_batch_seqs=recipe.micro_batch_seqs,
         dtype=config.dtype,
-        device=find_device(config.device),
+        device=device,
     )
+    fits = "fits" if estimate.memory_bytes < device_bytes(device) else "does not fit"
     checkpoint_bytes = 12 * recipe.counts()["n_parameters"]
     disk_bytes = (config.n_checkpoints + 1) * checkpoint_bytes
     numbers = (
@@ -98,7 +100,11 @@ def plan(
         ("batch", law if config.batch_tokens is None and config.batch_seqs is None else "given"),
         ("lr_max", f"{recipe.schedule.lr_max:.3g} ({law if config.lr_max is None else 'given'})"),
         ("warm-up", f"{recipe.schedule.warmup_steps:,} steps"),
-        ("memory a rank", f"about {format_amount(estimate.memory_bytes, 'bytes')}"),
+        (
+            "memory a rank",
+            f"about {format_amount(estimate.memory_bytes, 'bytes')}: {fits} into "
+            f"{format_amount(device_bytes(device), 'bytes')} here",
+        ),
         ("disk", f"up to {format_amount(disk_bytes, 'bytes')}"),
         ("time here", f"about {format_duration(estimate.run_s)}"),
     ]
