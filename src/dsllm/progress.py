@@ -83,7 +83,7 @@ def format_cell(value: object) -> str:
 def format_amount(n: float, unit: str) -> str:
     """Write an amount with its unit: 12.3 MB, 1,234 documents."""
     if unit != "bytes":
-        return f"{n:,.0f} {unit}"
+        return f"{n:,.0f} {unit}" if n >= 10 or n == int(n) else f"{n:.2g} {unit}"
     for name in ("B", "kB", "MB", "GB"):
         if abs(n) < 1000:
             return f"{n:.3g} {name}"
@@ -92,13 +92,15 @@ def format_amount(n: float, unit: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a time: 42 s, 3:05 min, 1:02:03 h."""
+    """Write a time: 42 s, 3:05 min, 1:02:03 h, 12.3 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)
     if minutes < 60:
         return f"{minutes}:{rest:02} min"
+    if minutes >= 48 * 60:
+        return f"{minutes / 60 / 24:.1f} days"
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02} h"
 
 
