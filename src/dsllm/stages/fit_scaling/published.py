@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from dsllm.stages.fit_scaling.laws import PowerLaw
+from dsllm.train.laws import BATCH_COEFFICIENT, BATCH_EXPONENT, LR_COEFFICIENT, LR_EXPONENT
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,8 @@ class Parametric:
 DEEPSEEK = Laws(
     name="DeepSeek LLM",
     source="Bi et al. 2024, arXiv:2401.02954, equations 1 and 4",
-    lr_max=PowerLaw(0.3118, -0.1250),
-    # The paper does not name the unit: only tokens reproduce its Table 2.
-    batch_tokens=PowerLaw(0.2920, 0.3271),
+    lr_max=PowerLaw(LR_COEFFICIENT, LR_EXPONENT),
+    batch_tokens=PowerLaw(BATCH_COEFFICIENT, BATCH_EXPONENT),
     flops_per_token=PowerLaw(0.1715, 0.5243),
     n_tokens=PowerLaw(5.8316, 0.4757),
 )
