@@ -40,6 +40,9 @@ class LadderConfig(Settings):
     span: float = setting(
         8.0, "The sizes reach from 1/span to span times the compute-optimal one.", min=1, max=1000
     )
+    centre: float = setting(
+        1.0, "Move the sizes to this many times the compute-optimal one of the laws.", above=0
+    )
     fits: str | None = setting(
         None, "Folder that fit-scaling fit wrote: take its laws where it has them, DeepSeek LLM's otherwise."
     )

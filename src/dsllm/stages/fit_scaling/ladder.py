@@ -133,7 +133,7 @@ def plan_ladder(config: LadderConfig, laws: Laws) -> tuple[list[PlannedRun], lis
                 "raise --span, or give fewer --n-allocations"
             )
         if few := [run for run in planned if run.n_steps < FEW_STEPS]:
-            warnings.append(f"{budget:.3g} FLOPs: {len(few)} runs have fewer than {FEW_STEPS} steps")
+            warnings.append(f"{budget:.3g} FLOPs: fewer than {FEW_STEPS} steps in {len(few)} of the runs")
     if laws is DEEPSEEK and (budgets[0] < PAPER_BUDGETS[0] or budgets[-1] > PAPER_BUDGETS[1]):
         warnings.append(
             f"the paper's laws come from {PAPER_BUDGETS[0]:.0e} to {PAPER_BUDGETS[1]:.0e} FLOPs: "
@@ -144,7 +144,7 @@ def plan_ladder(config: LadderConfig, laws: Laws) -> tuple[list[PlannedRun], lis
 
 def _plan_budget(config: LadderConfig, laws: Laws, budget: float) -> Iterator[PlannedRun]:
     """The sizes of one budget, evenly apart in ln M, each shape once."""
-    optimum = _value(laws.flops_per_token, budget)
+    optimum = config.centre * _value(laws.flops_per_token, budget)
     batch_seqs = max(1, round(_value(laws.batch_tokens, budget) / config.seq_len))
     lr_max = float(f"{_value(laws.lr_max, budget):.4g}")  # as the command says it
     vocab_size = choose_vocab_size(config)

@@ -78,7 +78,7 @@ def _candidates() -> list[tuple[int, int]]:
 
 
 def _widths() -> Iterator[int]:
-    d_model = 16
-    while d_model <= 16384:
-        yield d_model
-        d_model += 16 if d_model < 128 else 32 if d_model < 256 else 64 if d_model < 1024 else 128
+    first = 8
+    for step, end in ((8, 64), (16, 128), (32, 256), (64, 1024), (128, 16384)):
+        yield from range(first, end, step)
+        first = end
