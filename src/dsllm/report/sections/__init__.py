@@ -1,0 +1,1 @@
+"""The page's sections: a module for each family of stages."""
