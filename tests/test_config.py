@@ -40,6 +40,7 @@ def test_values_are_coerced_from_toml_and_json():
     assert isinstance(config.threshold, float)
     assert config.languages == ("en", "zh")
     assert Example.build(config.to_dict()) == config
+    assert Example.build({"languages": "en,zh"}).languages == ("en", "zh")
 
 
 @pytest.mark.parametrize(

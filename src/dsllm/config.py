@@ -153,6 +153,8 @@ def _coerce(option: Setting, value: Any) -> Any:
     """Turn what TOML and JSON have (int for float, list for tuple) into the field's own type."""
     if option.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if option.kind == "strs" and isinstance(value, str):
+        return tuple(word for word in value.split(",") if word)
     if option.kind == "strs" and isinstance(value, list):
         return tuple(value)
     return value
