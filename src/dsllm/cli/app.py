@@ -69,7 +69,7 @@ def run_module(module: str, config: Settings, inputs: list[str], output: str, ru
     reporter = Reporter(is_quiet=run.options.is_quiet)
     function = stage.plan if run.is_plan else stage.run
     summary = function(config, inputs, output, options=run.options, reporter=reporter)
-    if run.is_json:
+    if run.is_json and summary:
         sys.stdout.write(json.dumps(summary, ensure_ascii=False, indent=1) + "\n")
     elif run.is_plan:
         for name, value in summary.items():

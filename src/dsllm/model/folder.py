@@ -1,11 +1,13 @@
-"""A model folder and its tokenizer, opened together: they must fit each other."""
+"""A model folder and its tokenizer, opened and written together: they must fit each other."""
 
 from pathlib import Path
 
 from dsllm.errors import ConfigError, InputError
+from dsllm.io.folder import OutputFolder
 from dsllm.model.config import ModelConfig
-from dsllm.model.hf import load_config
-from dsllm.text.tokenizer_files import TOKENIZER_JSON, LoadedTokenizer, load_tokenizer
+from dsllm.model.hf import load_config, save_model
+from dsllm.model.transformer import Transformer
+from dsllm.text.tokenizer_files import TOKENIZER_FILES, TOKENIZER_JSON, LoadedTokenizer, load_tokenizer
 
 
 def open_folder(
@@ -34,3 +36,16 @@ def open_folder(
             hint="use the tokenizer that the model was trained with: --tokenizer FOLDER",
         )
     return shape, loaded
+
+
+def write_model(model: Transformer, tokenizer: str | Path, out: OutputFolder) -> None:
+    """Write the weights, the shape and the files of the folder `tokenizer`, and record them all."""
+    save_model(model, out.path)
+    for name in TOKENIZER_FILES:
+        path = Path(tokenizer) / name
+        if path.is_file():
+            with out.create(name) as file:
+                file.write(path.read_bytes())
+    weights = [*out.path.glob("*.safetensors"), *out.path.glob("*.safetensors.index.json")]
+    for path in (*sorted(weights), out.path / "config.json", out.path / "generation_config.json"):
+        out.record(path.name)

@@ -11,13 +11,14 @@ import torch
 from dsllm.config import RunOptions
 from dsllm.io.folder import OutputFolder
 from dsllm.model.flops import n_parameters
-from dsllm.model.hf import load_model, save_model
+from dsllm.model.folder import write_model
+from dsllm.model.hf import load_model
 from dsllm.model.transformer import Transformer
 from dsllm.parallel.estimate import estimate_run
 from dsllm.parallel.mesh import Ranks, find_device, start_ranks
 from dsllm.progress import Reporter, format_amount, format_duration
 from dsllm.text.chat import DEEPSEEK_TEMPLATE
-from dsllm.text.tokenizer_files import CHAT_TEMPLATE, TOKENIZER_FILES, load_tokenizer
+from dsllm.text.tokenizer_files import CHAT_TEMPLATE, load_tokenizer
 from dsllm.train.course import Course, plan_course
 from dsllm.train.loop import Job, LoopSettings, finish_checkpoints, train
 from dsllm.train.metrics import read_metrics
@@ -70,7 +71,7 @@ def run_stage(
     Every rank that a launcher has started runs this; rank 0 alone writes and reports.
 
     Returns:
-        The closing summary: counts of the data, the losses at the start and the end.
+        The closing summary: counts of the data, the losses at the start and the end; empty but on rank 0.
     """
     with start_ranks(config.device) as ranks, ExitStack() as stack:
         reporter = reporter if ranks.is_first else Reporter(is_quiet=True)
@@ -94,7 +95,7 @@ def run_stage(
         model = load_model(config.model, device=ranks.device)
         model.config = course.model
         job = stage.make_job(course, model, work)
-        loop = _loop_settings(course)
+        loop = LoopSettings.of(config, course.schedule, config.eval_every)
         counts = course.counts() | train(job, loop, folder, ranks=ranks, reporter=reporter)
         if out is not None:
             _write_model(model, course, out)
@@ -103,7 +104,7 @@ def run_stage(
             out.finish(counts=counts, content={"kind": "model", "model": asdict(course.model)})
             finish_checkpoints(loop, folder)
             _say_end(counts, stage.closing_metrics, output, reporter)
-    return counts
+    return counts if ranks.is_first else {}
 
 
 def plan_stage(
@@ -152,22 +153,6 @@ def make_adamw(course: Course, model: Transformer) -> torch.optim.AdamW:
     return make_optimizer(model, weight_decay=course.config.weight_decay, betas=(0.9, course.config.beta2))
 
 
-def _loop_settings(course: Course) -> LoopSettings:
-    config = course.config
-    return LoopSettings(
-        schedule=course.schedule,
-        grad_clip=config.grad_clip,
-        dtype=config.dtype,
-        seed=config.seed,
-        eval_every=config.eval_every,
-        save_every_steps=config.save_every_steps,
-        save_every_s=config.save_every_s,
-        keep_every_steps=config.keep_every_steps,
-        n_checkpoints=config.n_checkpoints,
-        compile=config.compile,
-    )
-
-
 def _set_aside(course: Course, out: OutputFolder) -> None:
     """Write down the lines that were no records."""
     if course.train.bad_lines:
@@ -176,17 +161,11 @@ def _set_aside(course: Course, out: OutputFolder) -> None:
 
 
 def _write_model(model: Transformer, course: Course, out: OutputFolder) -> None:
-    """Write the weights, the shape, the tokenizer's files and the chat template, and record them."""
-    save_model(model, out.path)
-    for name in TOKENIZER_FILES:
-        if (course.tokenizer / name).is_file():
-            with out.create(name) as file:
-                file.write((course.tokenizer / name).read_bytes())
+    """Write the model and, where the tokenizer has no chat template, DeepSeek's."""
+    write_model(model, course.tokenizer, out)
     if load_tokenizer(course.tokenizer).chat_template is None:
         with out.create(CHAT_TEMPLATE) as file:
             file.write(DEEPSEEK_TEMPLATE.encode())
-    for path in sorted([*out.path.glob("*.safetensors*"), *out.path.glob("*config.json")]):
-        out.record(path.name)
 
 
 def _say_start(course: Course, work: Work) -> None:

@@ -35,6 +35,7 @@ from dsllm.train.losses import LossSum
 from dsllm.train.metrics import MetricsFile
 from dsllm.train.optimizer import clip_gradients, set_learning_rate
 from dsllm.train.schedule import Schedule, learning_rate
+from dsllm.train.settings import LoopConfig
 
 Dtype = Literal["bf16", "fp32"]
 
@@ -102,6 +103,22 @@ class LoopSettings:
     def n_steps(self) -> int:
         """Updates in the whole run."""
         return self.schedule.n_steps
+
+    @classmethod
+    def of(cls, config: LoopConfig, schedule: Schedule, eval_every: int | None) -> Self:
+        """Take a stage's settings over."""
+        return cls(
+            schedule=schedule,
+            grad_clip=config.grad_clip,
+            dtype=config.dtype,
+            seed=config.seed,
+            eval_every=eval_every,
+            save_every_steps=config.save_every_steps,
+            save_every_s=config.save_every_s,
+            keep_every_steps=config.keep_every_steps,
+            n_checkpoints=config.n_checkpoints,
+            compile=config.compile,
+        )
 
 
 def train(

@@ -1,4 +1,4 @@
-"""Settings that fine-tuning and DPO share. Nothing heavy is imported here: `--help` reads them."""
+"""Settings that the training stages share. Nothing heavy is imported here: `--help` reads them."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,31 @@ from dsllm.config import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignmentConfig(Settings):
+class LoopConfig(Settings):
+    """How the training loop runs, whatever it trains."""
+
+    beta2: float = setting(0.95, "AdamW's second beta.", min=0, max=1)
+    grad_clip: float = setting(1.0, "Largest norm of the gradient; inf: no clipping.", above=0)
+    dtype: Literal["bf16", "fp32"] = setting(
+        "bf16", "Precision of products; weights, sums and AdamW are fp32 in both."
+    )
+    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to train; auto: a GPU if there is one.")
+    compile: bool = setting(
+        False, "Let torch.compile fuse each block: half a minute at the start, then faster on long runs."
+    )
+    seed: int = setting(0, "Seed of the order of the data, and of weights that begin at random.", min=0)
+    save_every_s: float = setting(
+        300.0, "Time between checkpoints; inf: none by the clock.", unit="seconds", above=0
+    )
+    save_every_steps: int | None = setting(None, "Steps between checkpoints, besides.", unit="steps", min=1)
+    keep_every_steps: int | None = setting(
+        None, "Checkpoints at multiples of this stay for good.", unit="steps", min=1
+    )
+    n_checkpoints: int = setting(2, "Newest checkpoints kept while the run goes on.", min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig(LoopConfig):
     """How a model that exists is trained further; each stage has defaults of its own."""
 
     model: str = setting(help="Model folder to start from.")
@@ -40,24 +64,8 @@ class AlignmentConfig(Settings):
     )
     lr_end_frac: float = setting(0.0, "Where cosine ends, as a share of lr_max.", min=0, max=1)
     weight_decay: float = setting(0.0, "AdamW's weight decay, of matrices.", min=0)
-    beta2: float = setting(0.95, "AdamW's second beta.", min=0, max=1)
-    grad_clip: float = setting(1.0, "Largest norm of the gradient; inf: no clipping.", above=0)
-    dtype: Literal["bf16", "fp32"] = setting(
-        "bf16", "Precision of products; weights, sums and AdamW are fp32 in both."
-    )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to train; auto: a GPU if there is one.")
-    compile: bool = setting(False, "Let torch.compile fuse each block: slow to start, then faster.")
-    seed: int = setting(0, "Seed of the order of the data.", min=0)
     valid: str | None = setting(None, "File or folder of records to validate on.")
     n_valid: int = setting(0, "Records held out at random to validate on.", min=0)
     eval_every: int | None = setting(
         None, "Steps between validations; not given: at the start and the end.", unit="steps", min=1
     )
-    save_every_s: float = setting(
-        300.0, "Time between checkpoints; inf: none by the clock.", unit="seconds", above=0
-    )
-    save_every_steps: int | None = setting(None, "Steps between checkpoints, besides.", unit="steps", min=1)
-    keep_every_steps: int | None = setting(
-        None, "Checkpoints at multiples of this stay for good.", unit="steps", min=1
-    )
-    n_checkpoints: int = setting(2, "Newest checkpoints kept while the run goes on.", min=1)

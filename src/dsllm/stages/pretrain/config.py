@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from dsllm.config import Settings, setting
+from dsllm.config import setting
 from dsllm.errors import ConfigError
+from dsllm.train.settings import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig(Settings):
+class PretrainConfig(LoopConfig):
     """What is trained, on how much, and how; what is not given follows the paper."""
 
     model: str | None = setting(
@@ -52,17 +53,7 @@ class PretrainConfig(Settings):
     )
     weight_decay: float = setting(0.1, "AdamW's weight decay.", min=0)
     decay: Literal["matrices", "all", "none"] = setting("matrices", "Which weights decay.")
-    beta2: float = setting(0.95, "AdamW's second beta.", min=0, max=1)
-    grad_clip: float = setting(1.0, "Largest norm of the gradient; inf: no clipping.", above=0)
     mask_documents: bool = setting(False, "Documents packed into one sequence do not see each other.")
-    dtype: Literal["bf16", "fp32"] = setting(
-        "bf16", "Precision of products; weights, sums and AdamW are fp32 in both."
-    )
-    device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where to train; auto: a GPU if there is one.")
-    compile: bool = setting(
-        False, "Let torch.compile fuse each block: half a minute at the start, then faster on long runs."
-    )
-    seed: int = setting(0, "Seed of the initial weights and of the order of the data.", min=0)
     valid: str | None = setting(None, "Token folder to validate on, instead of the end of TOKENS.")
     n_valid_tokens: int | None = setting(
         None, "Tokens held out at the end of TOKENS; not given: 1 %, at most 1,048,576.", unit="tokens", min=0
@@ -70,14 +61,6 @@ class PretrainConfig(Settings):
     eval_every: int | None = setting(
         None, "Steps between validations; not given: ten of them over the run.", unit="steps", min=1
     )
-    save_every_s: float = setting(
-        300.0, "Time between checkpoints; inf: none by the clock.", unit="seconds", above=0
-    )
-    save_every_steps: int | None = setting(None, "Steps between checkpoints, besides.", unit="steps", min=1)
-    keep_every_steps: int | None = setting(
-        None, "Checkpoints at multiples of this stay for good.", unit="steps", min=1
-    )
-    n_checkpoints: int = setting(2, "Newest checkpoints kept while the run goes on.", min=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

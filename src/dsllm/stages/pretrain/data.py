@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from dsllm.io.tokens import TokenFolder
 from dsllm.model.transformer import Transformer
 from dsllm.parallel.mesh import Ranks
 from dsllm.stages.pretrain.config import PretrainConfig
-from dsllm.text.tokenizer_files import TOKENIZER_FILES, TOKENIZER_JSON, token_byte_lengths
+from dsllm.text.tokenizer_files import TOKENIZER_JSON, token_byte_lengths
 from dsllm.train.batches import count_windows, cut_micro, rank_part, read_batch
 from dsllm.train.losses import token_loss
 
@@ -42,11 +41,6 @@ class Tokens:
     def eos_id(self) -> int:
         """The token that ends a document."""
         return self.train.eos_id
-
-    @property
-    def tokenizer_files(self) -> list[Path]:
-        """The tokenizer's files, which go into the model's folder."""
-        return [path for name in TOKENIZER_FILES if (path := self.train.path / name).is_file()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 from dsllm.config import RunOptions
 from dsllm.errors import ConfigError
 from dsllm.io.folder import OutputFolder
-from dsllm.model.hf import save_model
+from dsllm.model.folder import write_model
 from dsllm.model.transformer import Transformer
 from dsllm.parallel.estimate import device_bytes, estimate_run
 from dsllm.parallel.mesh import Ranks, find_device, start_ranks
@@ -36,7 +36,7 @@ def run(
     Every rank that a launcher has started runs this; rank 0 alone writes and reports.
 
     Returns:
-        The closing summary: the run's numbers, the losses at its start and end.
+        The closing summary: the run's numbers, the losses at its start and end; empty but on rank 0.
     """
     tokens = open_tokens(config, list(inputs))
     recipe = make_recipe(config, tokens)
@@ -59,15 +59,15 @@ def run(
             out = stack.enter_context(folder)
         _say_start(recipe, config, reporter, ranks)
         job = _make_job(config, tokens, recipe, ranks)
-        loop = _loop_settings(config, recipe)
+        loop = LoopSettings.of(config, recipe.schedule, recipe.eval_every)
         summary = train(job, loop, Path(output), ranks=ranks, reporter=reporter)
         counts = recipe.counts() | summary
         if out is not None:
-            _write_model(job.model, tokens, out)
+            write_model(job.model, tokens.path, out)
             out.finish(counts=counts, content={"kind": "model", "model": asdict(recipe.model)})
             finish_checkpoints(loop, out.path)
             _say_end(counts, output, reporter)
-    return counts
+    return counts if ranks.is_first else {}
 
 
 def plan(
@@ -146,33 +146,6 @@ def step_batch(
     ]
     n_tokens = len(mine) * recipe.seq_len
     return StepBatch(micro_batches=batches, n_units=n_tokens, n_tokens=n_tokens)
-
-
-def _loop_settings(config: PretrainConfig, recipe: Recipe) -> LoopSettings:
-    return LoopSettings(
-        schedule=recipe.schedule,
-        grad_clip=config.grad_clip,
-        dtype=config.dtype,
-        seed=config.seed,
-        eval_every=recipe.eval_every,
-        save_every_steps=config.save_every_steps,
-        save_every_s=config.save_every_s,
-        keep_every_steps=config.keep_every_steps,
-        n_checkpoints=config.n_checkpoints,
-        compile=config.compile,
-    )
-
-
-def _write_model(model: Transformer, tokens: Tokens, out: OutputFolder) -> None:
-    """Write the weights, the shape and the tokenizer's files, and record them."""
-    save_model(model, out.path)
-    for path in tokens.tokenizer_files:
-        with out.create(path.name) as file:
-            file.write(path.read_bytes())
-    for path in sorted([*out.path.glob("*.safetensors"), *out.path.glob("*.safetensors.index.json")]):
-        out.record(path.name)
-    for name in ("config.json", "generation_config.json"):
-        out.record(name)
 
 
 def _say_start(recipe: Recipe, config: PretrainConfig, reporter: Reporter, ranks: Ranks) -> None:
