@@ -217,7 +217,14 @@ def test_ladder_commands_are_ones_that_pretrain_takes(tmp_path):
 
     from dsllm.stages.pretrain.config import PretrainConfig
 
-    config = LadderConfig(budgets="1e13", seq_len=128, vocab_size=512, valid="valid set", runs="my runs")
+    config = LadderConfig(
+        budgets="1e13",
+        seq_len=128,
+        vocab_size=512,
+        valid="valid set",
+        runs="my runs",
+        more="--init-std 0.02",
+    )
     options = {option.flag: option for option in describe(PretrainConfig)}
     for run in plan_ladder(config, DEEPSEEK)[0]:
         words = shlex.split(run.command(config))
@@ -231,6 +238,7 @@ def test_ladder_commands_are_ones_that_pretrain_takes(tmp_path):
             run.model.d_model,
             run.n_steps,
         )
+        assert (made.valid, made.init_std) == ("valid set", 0.02)
         assert run.model.d_model == run.model.n_heads * run.model.head_dim  # so that pretrain finds head_dim
 
 

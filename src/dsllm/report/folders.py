@@ -53,6 +53,16 @@ class Run:
         """The first of these counts that is a number."""
         return first_number(self.counts, *names)
 
+    @property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """The tasks of an evaluation that have a score, by name."""
+        tasks = self.counts.get("tasks", self.counts)
+        return {
+            name: entry
+            for name, entry in (tasks.items() if isinstance(tasks, dict) else ())
+            if isinstance(entry, dict) and first_number(entry, "score") is not None
+        }
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON object beside the manifest; empty where there is none."""
         try:

@@ -81,9 +81,8 @@ def _tokenizer_note(run: Run) -> str:
 
 
 def _scores(run: Run) -> str:
-    entries = [(task, entry) for task, entry in run.counts.items() if isinstance(entry, dict)]
-    scores = [(task, score) for task, entry in entries if (score := first_number(entry, "score")) is not None]
-    said = ", ".join(f"{task} {score:.3f}" for task, score in scores[:MAX_SCORES])
+    scores = [f"{task} {first_number(entry, 'score'):.3f}" for task, entry in run.scores.items()]
+    said = ", ".join(scores[:MAX_SCORES])
     return said + (f" and {len(scores) - MAX_SCORES} more" if len(scores) > MAX_SCORES else "")
 
 

@@ -19,9 +19,8 @@ def evaluations(evals: Sequence[Run], runs: Sequence[Run]) -> list[Block]:
     models = name_models(evals, runs)
     tasks: dict[tuple[str, str], dict[int, Entry]] = {}
     for column, run in enumerate(evals):
-        for task, entry in run.counts.items():
-            if isinstance(entry, dict) and first_number(entry, "score") is not None:
-                tasks.setdefault((task, str(entry.get("metric", "score"))), {})[column] = entry
+        for task, entry in run.scores.items():
+            tasks.setdefault((task, str(entry.get("metric", "score"))), {})[column] = entry
     rows = []
     for (task, metric), entries in tasks.items():
         n_items = max((int(first_number(entry, "n") or 0) for entry in entries.values()), default=0)

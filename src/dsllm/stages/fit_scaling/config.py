@@ -1,5 +1,6 @@
 """Settings of `dsllm fit-scaling fit`, `plan` and `predict`."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,10 +54,15 @@ class LadderConfig(Settings):
     tokens: str = setting("TOKENS", "Token folder to name in the commands.")
     valid: str | None = setting(None, "Validation token folder to name in the commands.")
     runs: str = setting("runs", "Folder in which the commands put their runs.")
+    more: str = setting("", "Other flags of pretrain for every command, such as '--init-std 0.02'.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.budget_list()
+        try:
+            shlex.split(self.more)
+        except ValueError as error:
+            raise ConfigError(f"more is {self.more!r}: {error}", hint="close the quotation mark") from None
 
     def budget_list(self) -> list[float]:
         """The budgets as numbers, ascending."""

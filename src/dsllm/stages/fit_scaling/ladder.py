@@ -86,7 +86,7 @@ class PlannedRun:
             f"{self.lr_max:.4g}",
         ]
         words += ["--valid", config.valid] if config.valid else []
-        return shlex.join(map(str, words))
+        return shlex.join(map(str, [*words, *shlex.split(config.more)]))
 
 
 def complete_laws(laws: Laws | None) -> tuple[Laws, list[str]]:
