@@ -1,0 +1,52 @@
+"""Settings of `dsllm filter`."""
+
+from dataclasses import dataclass
+
+from dsllm.config import DocumentSettings, setting
+from dsllm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig(DocumentSettings):
+    """Which documents stay: by language, by rules, by a quality model, in this order.
+
+    The first test that a document fails removes it.
+    """
+
+    languages: tuple[str, ...] = setting(
+        ("en", "zh"),
+        "Languages to keep, as ISO 639-1 codes; also `code` (source code, LaTeX) and `none` (no letters); "
+        "`any` keeps all.",
+    )
+    min_language_confidence: float = setting(
+        0.5, "Probability that the language must have, by the language model.", min=0, max=1
+    )
+    lid_model: str | None = setting(
+        None, "fastText language model to use in place of the shipped one: lid.176.ftz, lid.176.bin."
+    )
+    rules: str = setting("dsllm", "Rules: the preset dsllm, gopher or c4, a TOML file of your own, or none.")
+    quality_model: str | None = setting(
+        None, "fastText classifier with the label __label__good; without one quality is not judged."
+    )
+    min_quality: float = setting(0.5, "Probability of __label__good that a document must have.", min=0, max=1)
+    exempt_sources: tuple[str, ...] = setting(
+        (),
+        "Documents with one of these values in their `source` field are kept untested: rules made for prose "
+        "reject all code.",
+    )
+    annotate: bool = setting(
+        False, "Keep every document, with what the tests found added to it in the field dsllm_filter."
+    )
+    rejected: str | None = setting(
+        None, "Folder for the rejected documents, each with the reason in the field dsllm_filter."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.languages:
+            raise ConfigError("languages is empty: nothing would be kept", hint="try --languages any")
+        if self.annotate and self.rejected is not None:
+            raise ConfigError(
+                f"annotate keeps every document, but rejected names a folder: {self.rejected}",
+                hint="give --annotate or --rejected, not both",
+            )

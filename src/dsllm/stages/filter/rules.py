@@ -1,0 +1,153 @@
+"""Rules as data: a feature, its bounds and the languages it is for, read from TOML.
+
+    [[rules]]
+    name = "too_short"          # optional, the feature's name if not given; what counts and reasons say
+    feature = "n_words"         # one of dsllm.text.features.FEATURES
+    min = 50                    # the smallest value that passes
+    max = 100_000               # the greatest
+    languages = ["en"]          # only for these; without, for every language
+    except_languages = ["zh"]   # or: for all but these
+
+The order of the file is the order of the tests. Source code and text without letters are no language: only
+rules that name `code` or `none` are for them.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsllm.errors import ConfigError, InputError
+from dsllm.text.features import FEATURES, Page
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+PRESETS = tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
+NO_RULES = "none"
+NOT_PROSE = frozenset({"code", "none"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test that a document passes when its feature lies within the bounds, both of them included."""
+
+    name: str
+    feature: str
+    min: float | None
+    max: float | None
+    languages: frozenset[str] | None
+    except_languages: frozenset[str]
+
+    def is_for(self, language: str) -> bool:
+        """Tell whether documents of this language are tested."""
+        if self.languages is not None:
+            return language in self.languages
+        return language not in self.except_languages and language not in NOT_PROSE
+
+    def broken_bound(self, value: float) -> float | None:
+        """Return the bound that a value is beyond, or None when it passes."""
+        if self.min is not None and value < self.min:
+            return self.min
+        if self.max is not None and value > self.max:
+            return self.max
+        return None
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a document is rejected: the test, what was found and what was allowed."""
+
+    rule: str
+    value: Any
+    bound: Any
+
+
+def first_broken(rules: Sequence[Rule], page: Page) -> Reason | None:
+    """Apply the rules for the page's language in order; return the first that it breaks."""
+    for rule in rules:
+        if rule.is_for(page.language):
+            value = FEATURES[rule.feature](page)
+            bound = rule.broken_bound(value)
+            if bound is not None:
+                return Reason(rule.name, round(value, 6), bound)
+    return None
+
+
+def rules_path(preset_or_file: str) -> Path | None:
+    """Find the file of a preset, or take the file that is named; None for no rules.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if preset_or_file == NO_RULES:
+        return None
+    if preset_or_file in PRESETS:
+        return PRESET_FOLDER / f"{preset_or_file}.toml"
+    path = Path(preset_or_file)
+    if not path.is_file():
+        raise InputError(
+            f"{preset_or_file}: neither a file nor one of the presets {', '.join(PRESETS)}",
+            hint="give --rules a preset, a TOML file, or none",
+        )
+    return path
+
+
+def read_rules(preset_or_file: str) -> tuple[Rule, ...]:
+    """Read the rules of a preset or of a file.
+
+    Raises:
+        InputError: no such preset or file.
+        ConfigError: the file is no TOML, or a rule in it cannot be.
+    """
+    path = rules_path(preset_or_file)
+    if path is None:
+        return ()
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not TOML: {error}", hint="mend the file at that place") from None
+    rules = table.pop("rules", None)
+    if table or not isinstance(rules, list):
+        raise ConfigError(
+            f"{path}: {', '.join(table) or 'no rules'} at the top level",
+            hint="write each rule under [[rules]]",
+        )
+    return tuple(_read_rule(rule, f"{path}, rule {at}") for at, rule in enumerate(rules, start=1))
+
+
+def _read_rule(values: Any, place: str) -> Rule:
+    known = {
+        "name": str,
+        "feature": str,
+        "min": float,
+        "max": float,
+        "languages": list,
+        "except_languages": list,
+    }
+    if not isinstance(values, dict):
+        raise ConfigError(f"{place}: {values!r} is no table", hint="write each rule under [[rules]]")
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{place}: unknown key {key!r}", hint=f"known keys: {', '.join(known)}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number if known[key] is float else isinstance(value, known[key])):
+            raise ConfigError(f"{place}: {key} is {value!r}", hint=f"give a {known[key].__name__}")
+    feature = str(values.get("feature"))
+    if feature not in FEATURES:
+        raise ConfigError(f"{place}: feature is {feature}", hint=f"known features: {', '.join(FEATURES)}")
+    lower, upper = values.get("min"), values.get("max")
+    if lower is None and upper is None:
+        raise ConfigError(f"{place}: {feature} has neither min nor max", hint="give one of them, or both")
+    if lower is not None and upper is not None and lower > upper:
+        raise ConfigError(f"{place}: min is {lower}, max is {upper}", hint="no value lies between them")
+    if "languages" in values and "except_languages" in values:
+        raise ConfigError(f"{place}: both languages and except_languages", hint="give one of them")
+    languages = values.get("languages")
+    return Rule(
+        name=str(values.get("name", feature)),
+        feature=feature,
+        min=lower,
+        max=upper,
+        languages=None if languages is None else frozenset(map(str, languages)),
+        except_languages=frozenset(map(str, values.get("except_languages", ()))),
+    )

@@ -1,0 +1,128 @@
+"""`dsllm filter`: one pass over the documents, and what is said about it.
+
+Rejected by the first test that fails: the language, then each rule in the order of its file, then the quality
+model. What stays is written byte for byte as it came.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dsllm.config import RunOptions
+from dsllm.io.atomic import file_sha256
+from dsllm.io.sources import find_sources, total_bytes
+from dsllm.progress import Reporter
+from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, QualityModel
+from dsllm.stages.filter.config import FilterConfig
+from dsllm.stages.filter.judge import REJECTED, Filter
+from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
+from dsllm.workers.documents import map_documents
+
+STAGE = "filter"
+N_ROWS = 15  # of the tables by language and by source
+
+
+def run(
+    config: FilterConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Write the documents of `inputs` that pass all tests to `output`; return the counts.
+
+    Raises:
+        InputError: a model or a rules file that is missing or no such thing, or no document in any input.
+        ConfigError: a rule that cannot be.
+    """
+    rules = _check(config)
+    content: dict[str, Any] = {}
+    if config.lid_model is None:
+        content["language_model_sha256"] = file_sha256(SHIPPED_MODEL)
+    counts = map_documents(
+        Filter(config),
+        stage=STAGE,
+        config=config,
+        inputs=inputs,
+        output=output,
+        options=options,
+        reporter=reporter,
+        side_folders={REJECTED: config.rejected} if config.rejected is not None else {},
+        content=content,
+        more_inputs=_more_inputs(config),
+    )
+    order = ["language", "language_confidence", *dict.fromkeys(rule.name for rule in rules), "quality"]
+    summary = summarise(counts, order)
+    _tell(summary, reporter)
+    return summary
+
+
+def plan(
+    config: FilterConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
+) -> dict[str, Any]:
+    """Say what a run would read and which tests it would make; read no document."""
+    rules = _check(config)
+    sources = find_sources(inputs)
+    return {
+        "stage": STAGE,
+        "output": output,
+        "n_sources": len(sources),
+        "n_bytes_to_read": total_bytes(sources),
+        "languages": list(config.languages),
+        "tests": list(dict.fromkeys(rule.name for rule in rules)),
+        "memory_bytes_per_worker": 200 << 20,
+    }
+
+
+def summarise(counts: dict[str, int], order: Sequence[str]) -> dict[str, Any]:
+    """Sort the flat counts of the manifest into totals and groups: rules in order, the rest by size."""
+    summary: dict[str, Any] = {name: n for name, n in counts.items() if "." not in name}
+    groups: dict[str, dict[str, dict[str, int]]] = {"rule": {}, "language": {}, "source": {}}
+    for key, n in counts.items():
+        kind, _, rest = key.partition(".")
+        if rest:
+            name, _, measure = rest.rpartition(".")
+            groups[kind].setdefault(name, {})[measure] = n
+    ranks = {name: rank for rank, name in enumerate(order)}
+    by_rank = sorted(groups["rule"].items(), key=lambda item: ranks[item[0]])
+    summary["rejected"] = dict(by_rank)
+    for kind in ("language", "source"):
+        by_size = sorted(groups[kind].items(), key=lambda item: (-item[1]["n_documents"], item[0]))
+        summary[f"{kind}s"] = dict(by_size)
+    return summary
+
+
+def _check(config: FilterConfig) -> tuple[Any, ...]:
+    """Read rules and models once before any worker does, so that their faults are told at once."""
+    rules = read_rules(config.rules)
+    LanguageModel(config.lid_model)
+    if config.quality_model is not None:
+        QualityModel(config.quality_model)
+    return rules
+
+
+def _more_inputs(config: FilterConfig) -> list[str | None]:
+    """List the files beside the documents that the result depends on."""
+    path = rules_path(config.rules)
+    own_rules = None if path is None or config.rules in PRESETS else str(path)
+    return [config.lid_model, config.quality_model, own_rules]
+
+
+def _tell(summary: dict[str, Any], reporter: Reporter) -> None:
+    """Print what each rule removed, then languages and sources."""
+    n_documents, n_bytes = summary.get("n_documents", 0), summary.get("n_line_bytes", 0)
+    rows = [
+        (name, n["n_documents"], _percent(n["n_documents"], n_documents), n["n_bytes"])
+        for name, n in summary["rejected"].items()
+    ]
+    kept = summary.get("n_kept", 0)
+    rows.append(("kept", kept, _percent(kept, n_documents), summary.get("n_kept_bytes", 0)))
+    rows.append(("all", n_documents, _percent(n_documents, n_documents), n_bytes))
+    reporter.table("filter: removed by", ("first failed test", "documents", "share", "bytes"), rows)
+    for kind in ("language", "source"):
+        groups = list(summary[f"{kind}s"].items())
+        if len(groups) > 1:
+            rows = [
+                (name, n["n_documents"], n["n_kept"], _percent(n["n_kept"], n["n_documents"]))
+                for name, n in groups[:N_ROWS]
+            ]
+            reporter.table(f"filter: by {kind}", (kind, "documents", "kept", "share"), rows)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else ""
