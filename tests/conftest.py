@@ -5,7 +5,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter, on the CPU
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # idle OpenMP threads sleep: other tests may need their core
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture
