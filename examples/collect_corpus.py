@@ -1,6 +1,6 @@
 """Collect the text that any Python installation has, as three sources of documents.
 
-    python examples/collect_corpus.py demo/raw --max-bytes 4000000 --heldout-bytes 60000
+    python examples/collect_corpus.py demo/raw --max-bytes 4000000 --heldout-bytes 30000
 
 Reads the standard library and the installed packages of the Python that runs it and writes `code.jsonl`
 (modules), `documentation.jsonl` (the docstrings of a module as one document, and the language reference of
@@ -9,8 +9,8 @@ of each in the folder `heldout`, then `summary.json` last. Nothing is downloaded
 packages and licences are what `dsllm dedup` is for.
 
 Files are taken in the order of a hash of their last two path components, until enough text is there: the
-choice does not depend on how the file system lists them, and the copies of a file come together, so that none
-is learnt from and held out at once.
+choice does not depend on how the file system lists them, and the copies of a file come together. Those with
+the smallest hashes are the part that is held out: of no file is a copy, or the docstrings, among the rest.
 """
 
 import argparse
@@ -34,7 +34,8 @@ PROSE_SUFFIXES = {".rst", ".md", ".txt"}
 PROSE_NAMES = ("license", "licence", "copying", "notice", "readme", "authors", "changelog")
 NO_PROSE = {"top_level.txt", "entry_points.txt", "dependency_links.txt", "requires.txt", "sources.txt"}
 HELP_TOPICS = "pydoc_data/topics.py"
-MIN_BYTES, MAX_BYTES = 200, 100_000  # of one document: below is no text, above is mostly generated tables
+HELD_OUT_FRAC = 0.02
+MIN_BYTES, MAX_BYTES = 200, 50_000  # of one document: below is no text, above is mostly generated tables
 
 
 @dataclass(frozen=True, order=True)
@@ -44,6 +45,11 @@ class Found:
     key: str
     path: str  # within its tree, with slashes
     root: Path
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it and its copies are for validation."""
+        return int(self.key[:8], 16) < HELD_OUT_FRAC * 2**32
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     summary = {}
     for source in SOURCES:
-        documents = read_documents(files, source, packages)
-        for name, max_bytes in ((f"heldout/{source}", options.heldout_bytes), (source, options.max_bytes)):
+        for name, is_held_out, max_bytes in (
+            (source, False, options.max_bytes),
+            (f"heldout/{source}", True, options.heldout_bytes),
+        ):
+            part = (found for found in files if found.is_held_out == is_held_out)
+            documents = read_documents(part, source, packages)
             counts = write_documents(options.output / f"{name}.jsonl", take(documents, max_bytes))
             print(f"{name}: {counts['n_documents']:,} documents, {counts['n_bytes']:,} bytes of text")
             summary[name] = counts
@@ -97,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--heldout-bytes",
         type=int,
-        default=60_000,
+        default=30_000,
         metavar="N",
         help="bytes of text of each source that are held out (default: %(default)s)",
     )
