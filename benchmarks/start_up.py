@@ -18,7 +18,10 @@ def main() -> None:
         started_s = time.perf_counter()
         subprocess.run([sys.executable, "-m", "dsllm", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - started_s)
-    code = "import sys; from dsllm.cli.main import run_command_line; run_command_line(['--help']); print('torch' in sys.modules)"
+    code = (
+        "import sys; from dsllm.cli.main import run_command_line; run_command_line(['--help']); "
+        "print('torch' in sys.modules)"
+    )
     imports = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     print(
         f"dsllm --help: median {statistics.median(seconds):.3f} s of {N_RUNS} runs, best {min(seconds):.3f} s"
