@@ -10,8 +10,9 @@ N_TOKENS, D_MODEL, VOCAB_SIZE = 23, 12, 50
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Four tokens at a time: the last chunk of 23 is short."""
+    """Six tokens at a time, half of d_model: the last chunk of 19 that count is short."""
     monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * VOCAB_SIZE)
+    monkeypatch.setattr(module, "MIN_CHUNK_TOKENS", 5)
 
 
 def random_inputs(device, dtype=torch.float32):
@@ -91,7 +92,14 @@ def test_logits_are_never_whole_and_never_computed_for_ignored_tokens(device, mo
     original = module._softmax_losses
     monkeypatch.setattr(module, "_softmax_losses", lambda x, *rest: rows.append(len(x)) or original(x, *rest))
     cross_entropy(*random_inputs(device))[0].backward()
-    assert rows == [4, 4, 4, 4, 3]
+    assert rows == [6, 6, 6, 1]
+
+
+def test_chunks_grow_with_the_width_and_shrink_with_the_vocabulary(monkeypatch):
+    monkeypatch.undo()
+    assert module.chunk_tokens(1024, 64) == 4096
+    assert module.chunk_tokens(102400, 256) == 512
+    assert module.chunk_tokens(102400, 4096) == 2048
 
 
 def test_batches_of_sequences_keep_their_shape(device):

@@ -14,7 +14,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_LOGITS = 2**24  # logits held at a time: 64 MiB in fp32, and products still large enough to be fast
+CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
+MIN_CHUNK_TOKENS = 512
+
+
+def chunk_tokens(vocab_size: int, d_model: int) -> int:
+    """Say how many tokens' logits are held at a time: vocab_size times that many numbers.
+
+    Each chunk adds its part to the weight's gradient, vocab_size * d_model numbers to read and write. With
+    few tokens that costs more than the products, so there are at least 512 and at least d_model / 2.
+    """
+    return max(CHUNK_LOGITS // vocab_size, MIN_CHUNK_TOKENS, d_model // 2)
 
 
 def cross_entropy(
@@ -69,7 +79,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         rows, factor = _round_factors(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ignore_index, weight.shape[0]):
+            for chunk in _chunks(targets, ignore_index, weight.shape):
                 losses, probabilities = _softmax_losses(rows[chunk], factor, targets[chunk])
                 loss += losses.sum()
                 if gradients.are_needed:
@@ -93,7 +103,7 @@ class _TokenCrossEntropy(torch.autograd.Function):
         rows, factor = _round_factors(hidden, weight)
         result = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ignore_index, weight.shape[0]):
+            for chunk in _chunks(targets, ignore_index, weight.shape):
                 result[chunk] = _softmax_losses(rows[chunk], factor, targets[chunk])[0].float()
         ctx.save_for_backward(hidden, weight, targets)
         ctx.ignore_index, ctx.dtype = ignore_index, factor.dtype
@@ -106,7 +116,7 @@ class _TokenCrossEntropy(torch.autograd.Function):
         gradients = _Gradients.zeros(hidden, weight, ctx.needs_input_grad)
         rows, factor = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ctx.ignore_index, weight.shape[0]):
+            for chunk in _chunks(targets, ctx.ignore_index, weight.shape):
                 _, probabilities = _softmax_losses(rows[chunk], factor, targets[chunk])
                 grad_logits = _subtract_target(probabilities, targets[chunk]).mul_(grads[0][chunk, None])
                 gradients.add(grad_logits, rows, factor, chunk)
@@ -158,20 +168,21 @@ def _round_factors(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), weight.to(dtype)
 
 
-def _chunks(targets: Tensor, ignore_index: int, vocab_size: int) -> Iterator[Tensor]:
-    """Yield the indices of the tokens that count, as many at a time as `CHUNK_LOGITS` allows."""
+def _chunks(targets: Tensor, ignore_index: int, shape: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the indices of the tokens that count, some at a time; `shape` is the weight's."""
     counted = (targets != ignore_index).nonzero().flatten()
     if counted.numel():
-        yield from torch.split(counted, max(1, CHUNK_LOGITS // vocab_size))
+        yield from torch.split(counted, chunk_tokens(*shape))
 
 
 def _softmax_losses(x: Tensor, factor: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute each row's loss and the softmax of its logits, in fp32 or wider."""
+    """Compute each row's loss and the softmax of its logits, in fp32 or wider, in few passes."""
     logits = x @ factor.T
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    log_total = logits.logsumexp(dim=-1)
-    losses = log_total - logits.gather(1, targets[:, None]).squeeze(1)
-    return losses, logits.sub_(log_total[:, None]).exp_()
+    logits.sub_(logits.amax(dim=-1, keepdim=True))
+    target_logits = logits.gather(1, targets[:, None]).squeeze(1)
+    totals = logits.exp_().sum(dim=-1)
+    return totals.log() - target_logits, logits.mul_(totals.reciprocal()[:, None])
 
 
 def _subtract_target(probabilities: Tensor, targets: Tensor) -> Tensor:
