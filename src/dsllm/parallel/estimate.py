@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dsllm.kernels.cross_entropy import CHUNK_LOGITS
+from dsllm.kernels.cross_entropy import chunk_tokens
 from dsllm.model.config import ModelConfig
 from dsllm.model.flops import exact_flops_per_token, n_parameters
 from dsllm.model.transformer import Transformer
 
 EFFICIENCY = 0.5  # of the rate of a large product; measured on 2 CPU cores: 0.45 to 0.75
-PROBE_S, PROBE_WIDTH = 0.3, 1024
+PROBE_S, PROBE_WIDTH, MIN_PRODUCTS = 0.3, 1024, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +50,13 @@ def estimate_run(
     n_flops = n_tokens * exact_flops_per_token(model, counts_vocabulary=True)
     flops_per_s = EFFICIENCY * measure_flops_per_s(device, precision)
     head_bytes = model.vocab_size * model.d_model * (4 + precision.itemsize)  # gradient, rounded weight
+    n_logits = chunk_tokens(model.vocab_size, model.d_model) * model.vocab_size
     return Estimate(
         weight_bytes=4 * n_weights,
         gradient_bytes=4 * n_weights,
         optimizer_bytes=8 * n_weights,
         activation_bytes=activation_bytes(model, micro_batch_seqs=micro_batch_seqs, dtype=precision),
-        logit_bytes=CHUNK_LOGITS * (4 + 2 * precision.itemsize) + head_bytes,
+        logit_bytes=n_logits * (4 + 2 * precision.itemsize) + head_bytes,
         flops_per_s=flops_per_s,
         run_s=n_flops / flops_per_s,
     )
@@ -101,10 +102,12 @@ def device_bytes(device: torch.device) -> int:
 def measure_flops_per_s(device: torch.device, dtype: torch.dtype, *, probe_s: float = PROBE_S) -> float:
     """Time products of two square matrices for a moment: the rate of the fastest."""
     left, right = (torch.randn(PROBE_WIDTH, PROBE_WIDTH, device=device).to(dtype) for _ in range(2))
-    fastest_s, began_s = float("inf"), time.monotonic()
-    while time.monotonic() - began_s < probe_s:
+    float((left @ right)[0, 0])  # the first one also sets the library up
+    fastest_s, began_s, n_products = float("inf"), time.monotonic(), 0
+    while time.monotonic() - began_s < probe_s or n_products < MIN_PRODUCTS:
         started_s = time.perf_counter()
         product = left @ right
         float(product[0, 0])  # waits for a GPU
         fastest_s = min(fastest_s, time.perf_counter() - started_s)
+        n_products += 1
     return 2 * PROBE_WIDTH**3 / fastest_s
