@@ -3,6 +3,7 @@
 On a terminal a bar with rate and time left; in a log a line a minute; with `--quiet` nothing.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 LOG_EVERY_S = 60.0
+LOG_WIDTH = 140  # characters of a table in a log
 
 
 class Bar(Protocol):
@@ -35,7 +37,8 @@ class Reporter:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(stderr=True, highlight=False)
+            width = None if sys.stderr.isatty() else LOG_WIDTH
+            self._console = Console(stderr=True, highlight=False, width=width)
         return self._console
 
     def say(self, text: str) -> None:
