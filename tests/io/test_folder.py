@@ -92,6 +92,18 @@ def test_no_absolute_path_is_in_a_manifest(tmp_path):
     assert read_manifest("out").command == "dsllm example in.jsonl -o out --model in.jsonl"
 
 
+def test_a_run_with_checkpoints_is_refused_behind_a_url(tmp_path):
+    with pytest.raises(OutputError, match="need a disk"):
+        OutputFolder(
+            tmp_path.as_uri(),
+            stage="example",
+            config=Config(),
+            inputs=[],
+            options=RunOptions(),
+            is_on_disk=True,
+        )
+
+
 def test_an_interrupted_run_is_resumed_and_keeps_what_is_whole():
     begin_and_stop()
     assert not Path("out/shard-00001.jsonl").exists()

@@ -39,7 +39,7 @@ class OutputFolder:
     `finished` holds the files of an interrupted run of the same command: they are whole and need not be made
     again. `scratch` is a place for intermediate files, which `finish` removes. A side folder goes with a main
     one that is finished after it: a kill in between leaves it complete, and the same command takes it up
-    again.
+    again. With `is_on_disk` the output cannot be a URL: its user writes into `path` by himself.
     """
 
     def __init__(
@@ -52,7 +52,13 @@ class OutputFolder:
         options: RunOptions,
         more_inputs: Sequence[str | None] = (),
         is_side: bool = False,
+        is_on_disk: bool = False,
     ) -> None:
+        if is_on_disk and is_url(output):
+            raise OutputError(
+                f"{output}: a run's checkpoints need a disk",
+                hint="write to a local folder, then copy it there",
+            )
         self.output = output
         self.path = Path(tempfile.mkdtemp(prefix="dsllm-")) if is_url(output) else Path(output)
         self._store: Store = UrlStore(output) if is_url(output) else LocalStore(self.path)

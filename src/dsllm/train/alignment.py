@@ -86,6 +86,7 @@ def run_stage(
                     inputs=inputs,
                     options=options,
                     more_inputs=[config.model, config.tokenizer, config.valid, *stage.more_inputs],
+                    is_on_disk=True,
                 )
             )
             _set_aside(course, out)

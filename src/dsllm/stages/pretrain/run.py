@@ -54,7 +54,13 @@ def run(
                 config.model if config.model and Path(config.model).exists() else None,
             ]
             folder = OutputFolder(
-                output, stage=STAGE, config=config, inputs=inputs, options=options, more_inputs=more_inputs
+                output,
+                stage=STAGE,
+                config=config,
+                inputs=inputs,
+                options=options,
+                more_inputs=more_inputs,
+                is_on_disk=True,
             )
             out = stack.enter_context(folder)
         _say_start(recipe, config, reporter, ranks)
