@@ -13,6 +13,9 @@ SPLIT := $(STAGES:%=$(SETTINGS)/%.toml)
 DSLLM := $(BIN)/dsllm
 SETTING = --config $(SETTINGS)/$(1).toml --overwrite
 
+# Models are trained in bf16 where the processor multiplies it, and in fp32 where it would only pretend to.
+DTYPE ?= $(shell grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2> /dev/null && echo bf16 || echo fp32)
+
 .PHONY: demo
 demo: $(DEMO)/summary.txt ## Carry real text through every stage to a chat model and demo/report.html
 
@@ -53,13 +56,13 @@ $(DEMO)/tokens-heldout/manifest.json: $(DEMO)/raw/summary.json $(DEMO)/tokenizer
 TOKENS := $(DEMO)/tokens/manifest.json $(DEMO)/tokens-heldout/manifest.json
 
 $(DEMO)/base/manifest.json: $(TOKENS) $(SETTINGS)/base.toml
-	$(DSLLM) pretrain $(DEMO)/tokens -o $(@D) --valid $(DEMO)/tokens-heldout $(call SETTING,base)
+	$(DSLLM) pretrain $(DEMO)/tokens -o $(@D) --valid $(DEMO)/tokens-heldout --dtype $(DTYPE) $(call SETTING,base)
 
 $(DEMO)/sft/manifest.json: $(DEMO)/base/manifest.json $(DEMO)/tasks/summary.json $(SETTINGS)/sft.toml
-	$(DSLLM) sft $(DEMO)/tasks/sft.jsonl -o $(@D) --model $(DEMO)/base $(call SETTING,sft)
+	$(DSLLM) sft $(DEMO)/tasks/sft.jsonl -o $(@D) --model $(DEMO)/base --dtype $(DTYPE) $(call SETTING,sft)
 
 $(DEMO)/dpo/manifest.json: $(DEMO)/sft/manifest.json $(DEMO)/tasks/summary.json $(SETTINGS)/dpo.toml
-	$(DSLLM) dpo $(DEMO)/tasks/prefs.jsonl -o $(@D) --model $(DEMO)/sft $(call SETTING,dpo)
+	$(DSLLM) dpo $(DEMO)/tasks/prefs.jsonl -o $(@D) --model $(DEMO)/sft --dtype $(DTYPE) $(call SETTING,dpo)
 
 EVALS := $(patsubst %,$(DEMO)/eval-%/manifest.json,base sft dpo)
 
@@ -70,13 +73,15 @@ $(EVALS): $(DEMO)/eval-%/manifest.json: $(DEMO)/%/manifest.json $(DEMO)/tasks/su
 
 # The scaling ladder: tiny runs of several sizes for each compute budget, and the laws fitted to them
 
-$(DEMO)/ladder/manifest.json: $(TOKENS) $(SETTINGS)/ladder.toml
+$(DEMO)/ladder/manifest.json: $(DEMO)/tokens/manifest.json $(SETTINGS)/ladder.toml
 	rm -rf $(DEMO)/runs
-	$(DSLLM) fit-scaling plan -o $(@D) --tokens $(DEMO)/tokens --valid $(DEMO)/tokens-heldout --runs $(DEMO)/runs \
-		$(call SETTING,ladder)
+	$(DSLLM) fit-scaling plan -o $(@D) --tokens $(DEMO)/tokens --runs $(DEMO)/runs \
+		--more "--dtype fp32 --init-std 0.02 --eval-every 1000000 --quiet" $(call SETTING,ladder)
 
+# Models this small gain nothing from a second thread, so two of them train at a time.
 $(DEMO)/runs/.done: $(DEMO)/ladder/manifest.json
-	PATH="$(abspath $(BIN)):$$PATH" sh -c "$$(sed '/fit-scaling fit/d' $(DEMO)/ladder/ladder.sh)"
+	grep '^\[' $(DEMO)/ladder/ladder.sh | \
+		PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 xargs -P 2 -I RUN sh -c 'RUN'
 	@touch $@
 
 $(DEMO)/fits/manifest.json: $(DEMO)/runs/.done $(SETTINGS)/fits.toml

@@ -27,10 +27,11 @@ from random import Random
 from typing import Any
 
 import orjson
-from task_kinds import KINDS, LANGUAGES, Item, Kind, Wording
+from task_kinds import HARD, KINDS, LANGUAGES, Item, Kind, Wording
 
 HELD_OUT_FRAC = 0.1
 SENTENCES_PER_DOCUMENT = 12
+HARD_WEIGHT = 3  # how much oftener a hard kind stands in the text
 DRAWS_PER_ITEM = 200  # after that many a kind has run out of new items
 FILES = ("sft.jsonl", "prefs.jsonl", "text.jsonl")
 
@@ -68,7 +69,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="folder to write to; it is made if missing")
     for flag, default, what in (
-        ("--sft-items", 600, "conversations of each kind in each language"),
+        ("--sft-items", 600, "conversations of each hard kind in each language, half of each easy one"),
         ("--pref-items", 80, "preference pairs of each kind in each language"),
         ("--heldout-items", 20, "held-out questions of each kind in each language"),
         (
@@ -92,7 +93,8 @@ def make_files(options: argparse.Namespace) -> dict[str, list[Record]]:
     sft, prefs, held_out = [], [], {}
     for kind in KINDS:
         random = Random(f"{options.seed} {kind.__name__}")
-        for item in draw(kind, random, options.sft_items, held_out=False):
+        n_items = options.sft_items if kind in HARD else options.sft_items // 2
+        for item in draw(kind, random, n_items, held_out=False):
             sft += [_conversation(item, language) for language in LANGUAGES]
         for item in draw(kind, random, options.pref_items, held_out=False):
             prefs += [_preference(item, language, random) for language in LANGUAGES]
@@ -158,11 +160,12 @@ def _question(item: Item, language: str) -> Record:
 
 def _documents(n_documents: int, random: Random) -> Iterator[Record]:
     """Documents of sentences of mixed kinds, English and Chinese in turn."""
+    weights = [HARD_WEIGHT if kind in HARD else 1 for kind in KINDS]
     for number in range(n_documents):
         language = LANGUAGES[number % len(LANGUAGES)]
         sentences: list[str] = []
         while len(sentences) < SENTENCES_PER_DOCUMENT:
-            item = random.choice(KINDS)(random)
+            item = random.choices(KINDS, weights)[0](random)
             if not is_held_out(item):
                 sentences.append(item.wording(language).statement)
         text = "\n".join(sentences)

@@ -239,10 +239,11 @@ def month_of(random: Random) -> Item:
 
 Kind = Callable[[Random], Item]
 
-KINDS: tuple[Kind, ...] = (
-    add, subtract, larger, reverse, capitals, count, first, last, repeat,
-    next_day, weekday, next_month, month_of,
-)  # fmt: skip
+# Letters and names that stand somewhere in the question, or next to one that does.
+EASY: tuple[Kind, ...] = (reverse, capitals, first, last, repeat, weekday, next_month, month_of)
+# What has to be worked out: these need more examples.
+HARD: tuple[Kind, ...] = (add, subtract, larger, count, next_day)
+KINDS = EASY + HARD
 
 
 def _end(random: Random, kind: str, place: int, place_zh: str) -> Item:
