@@ -1,6 +1,7 @@
 """Causal attention with grouped queries, within documents: the formula, SDPA, and the Triton kernel."""
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -122,11 +123,14 @@ def _is_start(document_ids: Tensor) -> Tensor:
 
 def _causal_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     queries, keys, values = (x.transpose(1, 2) for x in (q, k, v))
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] < SHORT_ON_CPU:
+    is_slow = q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] < SHORT_ON_CPU
+    if is_slow:
         queries, keys, values = queries.float(), keys.float(), values.float()
-    output = functional.scaled_dot_product_attention(
-        queries, keys, values, is_causal=True, enable_gqa=q.shape[2] != k.shape[2]
-    )
+    # Autocast would round the fp32 factors again.
+    with torch.autocast(q.device.type, enabled=False) if is_slow else nullcontext():
+        output = functional.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, enable_gqa=q.shape[2] != k.shape[2]
+        )
     return output.transpose(1, 2).to(q.dtype)
 
 
