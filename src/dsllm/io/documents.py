@@ -8,7 +8,9 @@ import base64
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from dsllm.errors import DocumentError
 
@@ -65,22 +67,46 @@ def parse_batch(
     Raises:
         DocumentError: a line is no document and `on_error` is "stop"; it names file and line.
     """
-    documents, bad_lines = [], []
+    numbered, bad_lines = parse_fields(batch, text_field=text_field, on_error=on_error)
+    documents = [
+        Document(line + b"\n", line_number, fields[text_field], fields)
+        for line_number, line, fields in numbered
+    ]
+    return documents, bad_lines
+
+
+def parse_fields(
+    batch: Batch, *, text_field: str, on_error: Literal["stop", "skip"]
+) -> tuple[list[tuple[int, bytes, dict[str, Any]]], list[BadLine]]:
+    """Parse the lines of a batch into (line number, line, fields): `parse_batch` without the documents.
+
+    Raises:
+        DocumentError: as `parse_batch`.
+    """
+    numbered, bad_lines = [], []
     lines = batch.lines.split(b"\n")
     if not lines[-1]:
         lines.pop()
     for line_number, line in enumerate(lines, start=batch.first_line):
         if not line or line.isspace():
             continue
-        parsed = parse_line(line, text_field)
-        if isinstance(parsed, str):
-            bad = BadLine(batch.source, line_number, parsed, line)
+        fields = parse_line(line, text_field)
+        if isinstance(fields, str):
+            bad = BadLine(batch.source, line_number, fields, line)
             if on_error == "stop":
                 raise document_error(bad)
             bad_lines.append(bad)
         else:
-            documents.append(Document(line + b"\n", line_number, parsed[text_field], parsed))
-    return documents, bad_lines
+            numbered.append((line_number, line, fields))
+    return numbered, bad_lines
+
+
+def find_lines(lines: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find where each line starts, and where it ends with its line feed, which the last one may lack."""
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
+    if not lines.endswith(b"\n"):
+        ends = np.append(ends, len(lines))
+    return np.concatenate(([0], ends[:-1])), ends
 
 
 def parse_line(line: bytes, text_field: str | None) -> dict[str, Any] | str:

@@ -44,6 +44,9 @@ _CJK_BLOCKS = (
     (0x1AFF0, 0x1B16F),  # kana extended and supplement
     (0x20000, 0x3FFFF),  # ideographs, the planes for extensions B and later
 )
+# Where characters may be that are not SPACE; the rest is surrogates, for private use, or unassigned. The
+# third range, the ideographic planes, holds letters and nothing else.
+_ASSIGNED = ((0, 0xD800), (0xF900, 0x20000), (0x20000, 0x40000), (0xE0000, 0xE1000))
 
 
 @functools.cache
@@ -54,12 +57,13 @@ def character_classes() -> NDArray[np.uint8]:
     """
     classes = np.full(N_CODE_POINTS, SPACE, np.uint8)
     by_category = {"M": MARK, "P": PUNCTUATION, "S": PUNCTUATION}
-    for code in range(N_CODE_POINTS):
-        character = chr(code)
-        if character.isalnum():
-            classes[code] = LETTER
-        else:
-            classes[code] = by_category.get(unicodedata.category(character)[0], SPACE)
+    for first, end in _ASSIGNED:
+        block = classes[first:end]
+        characters = _characters(first, end)
+        for run in re.finditer(r"[^\W_]+", characters):  # in C, unlike a call for each character
+            block[run.start() : run.end()] = LETTER
+        for place in np.flatnonzero(block == SPACE).tolist() if first != 0x20000 else ():
+            block[place] = by_category.get(unicodedata.category(characters[place])[0], SPACE)
     for first, last in _CJK_BLOCKS:
         block = classes[first : last + 1]
         block[block == LETTER] = CJK
@@ -76,15 +80,20 @@ def simple_folding() -> NDArray[np.uint32]:
     """
     folding = np.arange(N_CODE_POINTS, dtype=np.uint32)
     classes = character_classes()
-    for code in range(N_CODE_POINTS):
+    has_case = (classes != SPACE) & (classes != CJK)
+    for code in np.flatnonzero(has_case).tolist():
         character = chr(code)
         folded = character.casefold()
         if len(folded) > 1:
             folded = character.lower()
-        if len(folded) == 1 and folded != character and classes[ord(folded)] == classes[code]:
+        if folded != character and len(folded) == 1 and classes[ord(folded)] == classes[code]:
             folding[code] = ord(folded)
     folding.setflags(write=False)
     return folding
+
+
+def _characters(first: int, end: int) -> str:
+    return np.arange(first, end, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def fold_case(text: str) -> str:

@@ -22,9 +22,11 @@ Signature = NDArray[np.uint32]
 Permutations = NDArray[np.uint32]
 
 _MASK = (1 << 64) - 1
-_MURMUR_FACTOR = 0xC6A4A7935BD1E995
-_MURMUR_SHIFT = 47
-_BASE = np.uint64(0x9E3779B97F4A7C15)
+MURMUR_FACTOR = 0xC6A4A7935BD1E995
+MURMUR_SHIFT = 47
+BASE = np.uint64(0x9E3779B97F4A7C15)
+DIGEST_STEPS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))
+DIGEST_OFFSET = np.uint64(0x2545F4914F6CDD1D)
 
 _BLOCK_BYTES = 8
 _LONG_WORD_BYTES = 512  # longer words are hashed one by one: the vectorised loop runs once per block
@@ -53,7 +55,7 @@ def hash_shingles(word_hashes: Hashes, n_words: int) -> Hashes:
     n_shingles = len(word_hashes) - n_words + 1
     polynomial = word_hashes[:n_shingles].copy()
     for shift in range(1, n_words):
-        polynomial *= _BASE
+        polynomial *= BASE
         polynomial += word_hashes[shift : shift + n_shingles]
     return fmix64(polynomial)
 
@@ -61,6 +63,17 @@ def hash_shingles(word_hashes: Hashes, n_words: int) -> Hashes:
 def shingle_set(words: Sequence[str], n_words: int) -> Hashes:
     """Give the set of a document's shingles: distinct hashes, ascending."""
     return np.unique(hash_shingles(hash_words(words), n_words))
+
+
+def digest(word_hashes: Hashes) -> tuple[int, int]:
+    """Hash a sequence of words to 128 bits: two sums of hashes of the words, each salted with its place.
+
+    Equal sequences have equal digests; two others have with probability 2**-128, unless they were made to.
+    """
+    places = np.arange(len(word_hashes), dtype=np.uint64)
+    low = fmix64(word_hashes + places * DIGEST_STEPS[0])
+    high = fmix64(word_hashes ^ (places * DIGEST_STEPS[1] + DIGEST_OFFSET))
+    return int(low.sum(dtype=np.uint64)), int(high.sum(dtype=np.uint64))
 
 
 def make_permutations(n_hashes: int, seed: int) -> Permutations:
@@ -125,7 +138,7 @@ def fmix64(values: Hashes) -> Hashes:
 
 def _murmur64a(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
     """Hash slices of `data`, which is followed by at least 8 bytes more."""
-    factor, shift = np.uint64(_MURMUR_FACTOR), np.uint64(_MURMUR_SHIFT)
+    factor, shift = np.uint64(MURMUR_FACTOR), np.uint64(MURMUR_SHIFT)
     # Eight bytes from every place, little-endian, overlapping: blocks[i] reads data[i : i + 8].
     blocks = np.ndarray((len(data) - _BLOCK_BYTES + 1,), "<u8", data, strides=(1,))
     hashes = lengths.astype(np.uint64) * factor
@@ -153,7 +166,7 @@ def _murmur64a(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDAr
 
 def murmur64a(data: bytes) -> int:
     """Hash bytes by MurmurHash64A with seed 0, one block after another."""
-    factor, shift = _MURMUR_FACTOR, _MURMUR_SHIFT
+    factor, shift = MURMUR_FACTOR, MURMUR_SHIFT
     value = len(data) * factor & _MASK
     n_whole = len(data) - len(data) % _BLOCK_BYTES
     for block in np.frombuffer(data[:n_whole], "<u8").tolist():

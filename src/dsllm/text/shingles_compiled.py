@@ -1,0 +1,306 @@
+"""Signatures, digests and sets of shingles straight from texts, compiled: the same as `shingles.py`.
+
+One pass over the bytes of a batch of texts: words, their hashes, the hashes of runs of words, the least
+values of the permutations. Nothing is kept of a text but what is asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text import shingles as definition
+from dsllm.text.scan_compiled import (
+    MAX_EDGES,
+    N_STATE,
+    PLACE,
+    keep_open_word,
+    scan_piece,
+    word_tables,
+)
+from dsllm.text.shingles import Hashes, Permutations
+from dsllm.text.vector import BLOCK_BYTES, compiled, load_word
+
+_FACTOR, _SHIFT = np.uint64(definition.MURMUR_FACTOR), np.uint64(definition.MURMUR_SHIFT)
+_BASE = definition.BASE
+_DIGEST_STEPS, _DIGEST_OFFSET = definition.DIGEST_STEPS, definition.DIGEST_OFFSET
+_MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
+_EMPTY = np.uint64(0)  # marks a free place of a hash table
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts one behind the other in UTF-8, with room behind the last: `data[ends[i - 1] : ends[i]]`."""
+
+    data: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, texts: Sequence[bytes]) -> "Texts":
+        """Put texts into one array."""
+        data = np.frombuffer(b"".join((*texts, bytes(2 * BLOCK_BYTES))), np.uint8)
+        return cls(data, np.cumsum([len(text) for text in texts], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Sketches:
+    """What is known of each text: (n_texts, n_hashes), (n_texts, 2) and (n_texts,)."""
+
+    signatures: NDArray[np.uint32]
+    digests: NDArray[np.uint64]
+    n_words: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shingler:
+    """How texts are cut into shingles."""
+
+    n_words: int
+    fold: bool
+    punctuation: bool
+
+    def sign(self, texts: Texts, permutations: Permutations) -> Sketches:
+        """Sign texts, shape (2, n_hashes) of permutations; a text without words has the signature of none.
+
+        Equal to `minhash(shingle_set(words(text), n_words))` and to `digest(hash_words(words(text)))`.
+        """
+        n_texts = len(texts.ends)
+        signatures = np.full((n_texts, permutations.shape[1]), np.iinfo(np.uint32).max, np.uint32)
+        digests = np.zeros((n_texts, 2), np.uint64)
+        n_words = np.zeros(n_texts, np.int64)
+        _sign_texts(
+            texts.data, texts.ends, self.n_words, self.fold, self.punctuation, *word_tables(),
+            permutations[0], permutations[1], signatures, digests, n_words,
+        )  # fmt: skip
+        return Sketches(signatures, digests, n_words)
+
+    def shingle_sets(self, texts: Texts) -> tuple[Hashes, NDArray[np.int64]]:
+        """Give the distinct shingles of each text, in order of appearance, and where each set ends."""
+        ends = np.zeros(len(texts.ends), np.int64)
+        room = int(texts.ends[-1]) + 1 if len(ends) else 0  # a shingle a byte at most
+        hashes = np.empty(room, np.uint64)
+        n_hashes = _find_sets(
+            texts.data, texts.ends, self.n_words, self.fold, self.punctuation, *word_tables(), hashes, ends
+        )  # fmt: skip
+        return hashes[:n_hashes].copy(), ends
+
+
+@compiled
+def _sign_texts(
+    data, ends, n_words, fold, punctuation, classes, folding, factors, offsets, signatures, digests, counts
+):
+    folded, edges, state = _room(ends)
+    words = np.empty(n_words + _MAX_WORDS, np.uint64)
+    found = np.empty(n_words + _MAX_WORDS, np.uint64)
+    start = 0
+    for text in range(len(ends)):
+        state[:] = 0
+        state[PLACE] = start
+        n_held = 0
+        while True:
+            n_new = _next_words(
+                data, ends[text], state, folded, edges, fold, punctuation, classes, folding, words, n_held
+            )
+            _add_to_digest(words[n_held : n_held + n_new], counts[text], digests[text])
+            counts[text] += n_new
+            is_last = state[PLACE] >= ends[text]
+            n_found = _hash_runs(words, n_held + n_new, n_words, is_last and counts[text] < n_words, found)
+            _lower(found, n_found, factors, offsets, signatures[text])
+            if is_last:
+                break
+            n_held = _keep_last(words, n_held + n_new, n_words - 1)
+        start = ends[text]
+
+
+@compiled
+def _find_sets(data, ends, n_words, fold, punctuation, classes, folding, hashes, set_ends):
+    folded, edges, state = _room(ends)
+    words = np.empty(n_words + _MAX_WORDS, np.uint64)
+    found = np.empty(n_words + _MAX_WORDS, np.uint64)
+    start = n_hashes = 0
+    for text in range(len(ends)):
+        state[:] = 0
+        state[PLACE] = start
+        n_held = n_seen = 0
+        set_start = n_hashes
+        table = np.zeros(64, np.uint64)
+        while True:
+            n_new = _next_words(
+                data, ends[text], state, folded, edges, fold, punctuation, classes, folding, words, n_held
+            )
+            n_seen += n_new
+            is_last = state[PLACE] >= ends[text]
+            n_found = _hash_runs(words, n_held + n_new, n_words, is_last and n_seen < n_words, found)
+            table = grow_table(table, hashes[set_start:n_hashes], n_found)
+            for index in range(n_found):
+                if put(table, found[index]):
+                    hashes[n_hashes] = found[index]
+                    n_hashes += 1
+            if is_last:
+                break
+            n_held = _keep_last(words, n_held + n_new, n_words - 1)
+        set_ends[text] = n_hashes
+        start = ends[text]
+    return n_hashes
+
+
+@compiled
+def _room(ends):
+    longest = start = 0
+    for end in ends:
+        longest = max(longest, end - start)
+        start = end
+    folded = np.empty(longest + longest // 2 + 4 * BLOCK_BYTES, np.uint8)
+    return folded, np.empty(MAX_EDGES + 3 * BLOCK_BYTES, np.int64), np.zeros(N_STATE, np.int64)
+
+
+@compiled
+def _next_words(data, end, state, folded, edges, fold, punctuation, classes, folding, words, n_held):
+    """Hash the words of the next piece into `words[n_held:]`; returns their number."""
+    n_new = scan_piece(data, end, state, folded, edges, fold, punctuation, classes, folding)
+    for word in range(n_new):
+        words[n_held + word] = _murmur64a(folded, edges[2 * word], edges[2 * word + 1])
+    keep_open_word(state, folded, edges)
+    return n_new
+
+
+@compiled
+def _murmur64a(data, start, end):
+    n_left = end - start
+    value = np.uint64(n_left) * _FACTOR
+    while n_left >= 8:
+        block = load_word(data, start) * _FACTOR
+        block ^= block >> _SHIFT
+        value = (value ^ block * _FACTOR) * _FACTOR
+        start += 8
+        n_left -= 8
+    if n_left > 0:
+        tail = load_word(data, start) & ((np.uint64(1) << np.uint64(8 * n_left)) - np.uint64(1))
+        value = (value ^ tail) * _FACTOR
+    value ^= value >> _SHIFT
+    value *= _FACTOR
+    return value ^ value >> _SHIFT
+
+
+@compiled
+def _hash_runs(words, n_held, n_words, is_short, found):
+    """Hash each run of `n_words`, or of all words where the text has fewer; returns their number."""
+    if is_short:
+        n_words = n_held
+    n_found = max(0, n_held - n_words + 1) if n_words else 0
+    for place in range(n_found):
+        found[place] = words[place]
+    for shift in range(1, n_words):  # the outer loop, so that the inner one is done many places at a time
+        for place in range(n_found):
+            found[place] = found[place] * _BASE + words[place + shift]
+    for place in range(n_found):
+        found[place] = fmix64(found[place])
+    return n_found
+
+
+@compiled
+def _lower(found, n_found, factors, offsets, least):
+    """Lower the least value of each permutation, four shingles at a time to save memory traffic."""
+    place = 0
+    while place + 4 <= n_found:
+        a, b = _fmix32(found[place]), _fmix32(found[place + 1])
+        c, d = _fmix32(found[place + 2]), _fmix32(found[place + 3])
+        for index in range(len(factors)):
+            factor, offset = factors[index], offsets[index]
+            ab = min(_permute(a, factor, offset), _permute(b, factor, offset))
+            cd = min(_permute(c, factor, offset), _permute(d, factor, offset))
+            least[index] = min(least[index], ab, cd)
+        place += 4
+    while place < n_found:
+        a = _fmix32(found[place])
+        for index in range(len(factors)):
+            least[index] = min(least[index], _permute(a, factors[index], offsets[index]))
+        place += 1
+
+
+@compiled
+def _permute(value, factor, offset):
+    return np.uint32(np.uint32(value * factor) + offset)  # numba would widen the product
+
+
+@compiled
+def _add_to_digest(words, first_place, digest):
+    low, high = digest[0], digest[1]
+    for index in range(len(words)):
+        place = np.uint64(first_place + index)
+        low += fmix64(words[index] + place * _DIGEST_STEPS[0])
+        high += fmix64(words[index] ^ (place * _DIGEST_STEPS[1] + _DIGEST_OFFSET))
+    digest[0], digest[1] = low, high
+
+
+@compiled
+def _keep_last(words, n_held, n_kept):
+    n_kept = min(n_held, n_kept)
+    for index in range(n_kept):
+        words[index] = words[n_held - n_kept + index]
+    return n_kept
+
+
+@compiled
+def fmix64(value):
+    """Apply the 64-bit finaliser of MurmurHash3."""
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xFF51AFD7ED558CCD)
+    value ^= value >> np.uint64(33)
+    value *= np.uint64(0xC4CEB9FE1A85EC53)
+    return value ^ value >> np.uint64(33)
+
+
+@compiled
+def _fmix32(hashed):
+    value = np.uint32(hashed)
+    value ^= value >> np.uint32(16)
+    value = np.uint32(value * np.uint32(0x85EBCA6B))
+    value ^= value >> np.uint32(13)
+    value = np.uint32(value * np.uint32(0xC2B2AE35))
+    return np.uint32(value ^ value >> np.uint32(16))
+
+
+@compiled
+def grow_table(table, members, n_more):
+    """Give a table with room for its `members` and `n_more`, at most half full."""
+    size = len(table)
+    while size < 2 * (len(members) + n_more):
+        size *= 2
+    if size == len(table):
+        return table
+    grown = np.zeros(size, np.uint64)
+    for member in members:
+        put(grown, member)
+    return grown
+
+
+@compiled
+def put(table, value):
+    """Put a hash into a table (a power of two long, 0 where free); tells whether it is new.
+
+    0 stands for 1: one of 2**64 hashes is taken for another.
+    """
+    value = max(value, np.uint64(1))
+    mask = np.uint64(len(table) - 1)
+    place = value & mask
+    while table[place] != _EMPTY:
+        if table[place] == value:
+            return False
+        place = (place + np.uint64(1)) & mask
+    table[place] = value
+    return True
+
+
+@compiled
+def contains(table, value):
+    """Tell whether a hash is in a table."""
+    value = max(value, np.uint64(1))
+    mask = np.uint64(len(table) - 1)
+    place = value & mask
+    while table[place] != _EMPTY:
+        if table[place] == value:
+            return True
+        place = (place + np.uint64(1)) & mask
+    return False

@@ -1,0 +1,101 @@
+"""What numba lacks for loops over bytes: 64 bytes at a time, unaligned words, counts of bits.
+
+The functions below become a few LLVM instructions each, which every processor's backend knows (AVX-512, AVX2,
+NEON). They check no bounds: the caller leaves 64 bytes of room after the last place that it reads or writes.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+BLOCK_BYTES = 64
+
+_BYTE, _WORD = ir.IntType(8), ir.IntType(64)
+_BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
+_LANES = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK_BYTES), [0] * BLOCK_BYTES)
+
+
+def compiled(function: F) -> F:
+    """Compile a function for this processor, once per machine; it runs without Python's global lock."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no folder to keep the code in: compiled anew in every process
+        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic
+def load_word(typing_context, array, index):
+    """Read eight bytes from `array[index]` on as a uint64, little-endian on the processors we know."""
+
+    def generate(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        loaded = builder.load(builder.bitcast(place, _WORD.as_pointer()))
+        loaded.align = 1
+        return loaded
+
+    return types.uint64(array, types.int64), generate
+
+
+@intrinsic
+def copy_block(typing_context, source, source_index, target, target_index, case_bit):
+    """Copy 64 bytes and tell two masks of them, the lowest bit for the first byte.
+
+    `case_bit` (uint8) is or-ed into each ASCII letter: 0x20 makes them lower case, 0 leaves them.
+    The masks say which bytes are not ASCII, and which are ASCII letters or digits.
+    """
+
+    def generate(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
+        block.align = 1
+        is_high = builder.icmp_signed("<", block, _splat(0))
+        lower = builder.or_(block, _splat(0x20))
+        is_letter = builder.icmp_unsigned("<", builder.sub(lower, _splat(ord("a"))), _splat(26))
+        is_digit = builder.icmp_unsigned("<", builder.sub(block, _splat(ord("0"))), _splat(10))
+        undefined = ir.Constant(_BLOCK, ir.Undefined)
+        first = builder.insert_element(undefined, arguments[4], ir.Constant(ir.IntType(32), 0))
+        bits = builder.shuffle_vector(first, undefined, _LANES)
+        folded = builder.or_(block, builder.select(is_letter, bits, _splat(0)))
+        place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
+        stored = builder.store(folded, builder.bitcast(place, _BLOCK.as_pointer()))
+        stored.align = 1
+        masks = [builder.bitcast(is_high, _WORD), builder.bitcast(builder.or_(is_letter, is_digit), _WORD)]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    masks = types.UniTuple(types.uint64, 2)
+    return masks(source, types.int64, target, types.int64, types.uint8), generate
+
+
+@intrinsic
+def count_trailing_zeros(typing_context, bits):
+    """Give the place of the lowest bit that is set, 64 where none is."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def count_ones(typing_context, bits):
+    """Count the bits that are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
+
+
+def _place(context, builder, array_type, array, index):
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _splat(value: int) -> ir.Constant:
+    return ir.Constant(_BLOCK, [value] * BLOCK_BYTES)
