@@ -27,7 +27,6 @@ R = TypeVar("R")
 
 SPOOL = "stdin.jsonl"
 _BAD_LINES = "bad"
-_DONE = "done"
 
 
 def map_by_source(
@@ -75,21 +74,25 @@ class Pass:
         names: Sequence[str],
         *,
         label: str,
+        mark: str = "done",
     ) -> None:
-        """Run `task` over every batch and append its columns to files, one per source and name."""
+        """Run `task` over every batch and append its columns to files, one per source and name.
+
+        `mark` names the files that say that a source is done: another one for another pass.
+        """
         self.scratch.mkdir(parents=True, exist_ok=True)
-        to_do = [source for source in sources if not column_path(self.scratch, source.index, _DONE).exists()]
+        to_do = [source for source in sources if not column_path(self.scratch, source.index, mark).exists()]
         for source, parts in self.map(task, to_do, label=label):
             with ExitStack() as stack:
                 files = {
                     name: stack.enter_context(atomic_file(column_path(self.scratch, source.index, name)))
-                    for name in (*names, _BAD_LINES)
+                    for name in (*names, f"{mark}-{_BAD_LINES}")
                 }
                 for columns in parts:
                     for name in names:
-                        files[name].write(columns.arrays[name].tobytes())
-                    files[_BAD_LINES].write(b"".join(line.to_json() for line in columns.bad))
-            write_atomic(column_path(self.scratch, source.index, _DONE), b"")
+                        files[name].write(np.ascontiguousarray(columns.arrays[name]).data)
+                    files[f"{mark}-{_BAD_LINES}"].write(b"".join(line.to_json() for line in columns.bad))
+            write_atomic(column_path(self.scratch, source.index, mark), b"")
 
     def spooled(self, sources: Sequence[Source]) -> list[Source]:
         """The same sources for the passes after the first: the copy in place of standard input."""
@@ -135,9 +138,9 @@ def read_column(
     return column if width == 1 else column.reshape(len(column) // max(1, width), width)
 
 
-def read_bad_lines(scratch: Path, source_index: int) -> bytes:
+def read_bad_lines(scratch: Path, source_index: int, mark: str = "done") -> bytes:
     """Give the lines that were set aside in a source, as lines of JSON."""
-    return column_path(scratch, source_index, _BAD_LINES).read_bytes()
+    return column_path(scratch, source_index, f"{mark}-{_BAD_LINES}").read_bytes()
 
 
 def _with_end(source: Source, read: Callable[[Source], Iterator[Batch]]) -> Iterator[Batch]:
@@ -151,6 +154,11 @@ class _Marked(Generic[R]):
     """The task, its result marked with its source and with the bytes read for it; None at a source's end."""
 
     task: Callable[[Batch], R]
+
+    @property
+    def releases_lock(self) -> bool:
+        """As the task does: see `workers/pool.py`."""
+        return getattr(self.task, "releases_lock", False)
 
     def __call__(self, batch: Batch) -> tuple[int, int, R | None]:
         is_end = batch.first_line == 0

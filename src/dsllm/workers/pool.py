@@ -1,14 +1,18 @@
-"""Map a task over items, in order, in this process, in a pool of processes, or on Ray.
+"""Map a task over items, in order: in this process, in threads, in a pool of processes, or on Ray.
 
-The pool is its own because it must know which item a dead worker held: the standard executors only say that
-the pool is broken. A worker has one item at a time; one that dies is replaced and its item tried once more.
+A task that spends its time in compiled code without Python's global lock says so (`releases_lock = True`)
+and runs in threads: nothing is started, and nothing copied. The pool of processes is its own because it must
+know which item a dead worker held: the standard executors only say that the pool is broken. A worker has one
+item at a time; one that dies is replaced and its item tried once more.
 """
 
 import multiprocessing
 import os
 import signal
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -54,11 +58,28 @@ def map_ordered(
         for item in (*head, *remaining):
             yield task(item)
         return
+    if getattr(task, "releases_lock", False):
+        yield from _map_in_threads(task, chain(head, remaining), options.n_workers)
+        return
     pool = _Pool(task, options.n_workers, describe, reporter)
     try:
         yield from pool.map(chain(head, remaining))
     finally:
         pool.stop()
+
+
+def _map_in_threads(task: Callable[[T], R], items: Iterator[T], n_workers: int) -> Iterator[R]:
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(n_workers) as threads:
+        try:
+            for item in items:
+                waiting.append(threads.submit(task, item))
+                if len(waiting) >= AHEAD_PER_WORKER * n_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 @dataclass
