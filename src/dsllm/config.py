@@ -8,6 +8,7 @@ field is the TOML key and the manifest key; with dashes it is the flag.
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -251,6 +252,21 @@ class DocumentSettings(Settings):
     format: Literal["jsonl.zst", "jsonl.gz", "jsonl", "parquet"] = setting(
         "jsonl.zst", "Format of the shards that are written."
     )
+
+
+def parse_bytes(text: str, *, flag: str) -> int:
+    """Read an amount of memory: 500MB, 1.5 GB, 2GiB; powers of 1000, and of 1024 with an i.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kMGT]?)(i?)B\s*", text, re.IGNORECASE)
+    if not found:
+        raise ConfigError(
+            f"{text!r} is no amount of memory", hint=f"write it like {flag} 500MB or {flag} 2GB"
+        )
+    base = 1024 if found[3] else 1000
+    return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
 
 
 def command_line(stage: str, inputs: Sequence[str], output: str, config: Settings) -> str:

@@ -15,6 +15,8 @@ import zstandard
 from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, DocumentError, InputError
 from dsllm.progress import Reporter
+from dsllm.stages.dedup import candidates, copies, divide, sets, sign
+from dsllm.stages.dedup import config as config_module
 from dsllm.stages.dedup import decide as decide_module
 from dsllm.stages.dedup import run as run_module
 from dsllm.stages.dedup.bands import choose_bands, find_probability
@@ -228,43 +230,57 @@ def test_the_number_of_workers_changes_no_byte(tmp_path):
     assert len([name for name in folders[0][0] if name.startswith("shard-")]) == 4
 
 
+class PowerCut(BaseException):
+    pass
+
+
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("place", ["Sign", "Corpus", "decide", "write_fates", "Divide", "_write"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(sign.Sign, copies.SendDigests, copies.FindCopies, candidates.SendBands, candidates.FindTies),
+        *(sets.FindSets, decide_module.Judge, divide.Divide),
+    ],
+    ids=lambda place: place.__name__,
+)
 def test_an_interrupted_run_carries_on_to_equal_bytes(tmp_path, monkeypatch, place):
+    """Each task fails on its last item: what was found before is used again."""
     sources = make_sources(tmp_path)
     settings = {"removed": str(tmp_path / "removed")}
-    dedup(sources, tmp_path / "out", **settings)
+    calls = []
+    original = place.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "__call__", lambda task, item: (calls.append(item), original(task, item))[1])
+        dedup(sources, tmp_path / "out", **settings)
     expected = folder_bytes(tmp_path / "out"), folder_bytes(tmp_path / "removed")
     for name in ("out", "removed"):
         (tmp_path / name).rename(tmp_path / f"{name}-whole")
 
-    class PowerCut(BaseException):
-        pass
+    remaining = itertools.count(len(calls) - 1, -1)
 
-    calls = itertools.count()
-    original = getattr(run_module, place)
+    def cut(task, item):
+        if not next(remaining):
+            raise PowerCut
+        return original(task, item)
 
-    def cut(*arguments, **named):
-        made = original(*arguments, **named)
-        if not isinstance(original, type) or place == "Corpus":
-            if next(calls) >= (2 if place == "_write" else 0):
-                raise PowerCut
-            return made
-
-        def task(batch):  # Sign and Divide: fail in the second source
-            if batch.source_index == 1:
-                raise PowerCut
-            return made(batch)
-
-        return task
-
-    monkeypatch.setattr(run_module, place, cut)
-    with pytest.raises(PowerCut):
-        dedup(sources, tmp_path / "out", **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(place, "__call__", cut)
+        with pytest.raises(PowerCut):
+            dedup(sources, tmp_path / "out", **settings)
     assert not (tmp_path / "out" / "manifest.json").exists()
-    monkeypatch.setattr(run_module, place, original)
     dedup(sources, tmp_path / "out", **settings)
     assert (folder_bytes(tmp_path / "out"), folder_bytes(tmp_path / "removed")) == expected
+
+
+def test_memory_changes_no_line(tmp_path, monkeypatch):
+    """A hundredth of the least memory: many partitions for each step."""
+    monkeypatch.setattr(config_module, "MIN_MEMORY_BYTES", 1)
+    monkeypatch.setattr("dsllm.stages.dedup.corpus.CHUNK_DOCUMENTS", 37)
+    sources = make_sources(tmp_path)
+    dedup(sources, tmp_path / "much")
+    counts = dedup(sources, tmp_path / "little", memory="50kB")
+    assert counts["n_removed_near"] > 0
+    assert read_folder(tmp_path / "little") == read_folder(tmp_path / "much")
 
 
 class FakeStandardStream:
@@ -334,32 +350,32 @@ def test_bands_are_the_most_selective_with_the_recall():
 
 
 def test_thousands_of_equal_documents_are_compared_once(tmp_path, monkeypatch):
-    calls = itertools.count()
-    original = decide_module.jaccard
-    monkeypatch.setattr(decide_module, "jaccard", lambda a, b: (next(calls), original(a, b))[1])
+    judged = []
+    original = decide_module.judge
+    monkeypatch.setattr(
+        decide_module, "judge", lambda *given: (judged.append(original(*given)), judged[-1])[1]
+    )
     texts = ["the same words again and again"] * 2000 + ["the same words again and again and again"] * 2000
     counts = dedup([write_texts(tmp_path / "in.jsonl", texts)], tmp_path / "out", threshold=0.3)
     assert counts["n_kept"] == 1
-    assert next(calls) <= 1
+    assert sum(found.n_compared for found in judged) <= 1
 
 
 def test_a_crowded_bucket_bounds_the_work_and_keeps_the_guarantee(tmp_path, monkeypatch):
     """Texts that share most words but are below the threshold share buckets, and all stay."""
-    monkeypatch.setattr(decide_module, "MAX_LISTED", 10)
+    monkeypatch.setattr("dsllm.stages.dedup.judge.MAX_LISTED", 10)
     common = numbers(*range(40))
     texts = [f"{common} {numbers(*(1000 * i + j for j in range(1, 30)))}" for i in range(1, 120)]
     source = write_texts(tmp_path / "in.jsonl", texts)
-    compared = []
-    original = decide_module._Search._find_twin
-
-    def count(search, number, candidates):
-        compared.append(len(candidates))
-        return original(search, number, candidates)
-
-    monkeypatch.setattr(decide_module._Search, "_find_twin", count)
+    judged = []
+    original = decide_module.judge
+    monkeypatch.setattr(
+        decide_module, "judge", lambda *given: (judged.append(original(*given)), judged[-1])[1]
+    )
     counts = dedup([source], tmp_path / "out", threshold=0.6, n_bands=16, n_rows=1, **WORDS)
     assert counts["n_kept"] == len(texts)
-    assert max(compared) <= 10 * 16
+    assert sum(found.n_unlisted for found in judged) > 0
+    assert sum(found.n_compared for found in judged) <= 10 * 16 * len(texts)
 
 
 def test_plan_reads_no_document(tmp_path):

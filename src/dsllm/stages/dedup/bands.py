@@ -41,11 +41,11 @@ def choose_bands(config: DedupConfig) -> tuple[int, int]:
 
 
 def band_keys(signatures: NDArray[np.uint32], n_bands: int, n_rows: int) -> Hashes:
-    """Hash each band of each signature: (n_documents, n_hashes) to (n_bands, n_documents)."""
+    """Hash each band of each signature, and its place: (n_documents, n_hashes) to (n_bands, n_documents)."""
     n_documents = len(signatures)
     bands = signatures[:, : n_bands * n_rows].reshape(n_documents, n_bands, n_rows)
     keys = np.zeros((n_bands, n_documents), np.uint64)
     for row in range(n_rows):
         keys *= _BASE
         keys += bands[:, :, row].T
-    return fmix64(keys)
+    return fmix64(keys + np.arange(n_bands, dtype=np.uint64)[:, None] * _BASE)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dsllm.config import DocumentSettings, setting
+from dsllm.config import DocumentSettings, parse_bytes, setting
 from dsllm.errors import ConfigError
+
+MIN_MEMORY_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +41,20 @@ class DedupConfig(DocumentSettings):
     n_bands: int | None = setting(None, "Bands of a signature, in place of --recall.", min=1)
     n_rows: int | None = setting(None, "Hashes in a band, in place of --recall.", min=1)
     seed: int = setting(1, "Seed of the hash functions.", min=0, max=2**32 - 1)
+    memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
     removed: str | None = setting(
         None, "Folder for the removed documents, each with the one that stays and the similarity."
     )
 
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number."""
+        return parse_bytes(self.memory, flag="--memory")
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.memory_bytes < MIN_MEMORY_BYTES:
+            raise ConfigError(f"memory is {self.memory}, less than 100MB", hint="try --memory 1GB")
         if (self.n_bands is None) != (self.n_rows is None):
             raise ConfigError(
                 f"n_bands is {self.n_bands}, n_rows is {self.n_rows}",

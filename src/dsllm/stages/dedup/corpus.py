@@ -1,7 +1,8 @@
 """All documents of all sources, numbered through, as the first pass left them on disk."""
 
-import itertools
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,61 +11,121 @@ import orjson
 from numpy.typing import NDArray
 
 from dsllm.io.sources import Source
-from dsllm.stages.dedup.sign import DOCUMENT
-from dsllm.text.shingles import Hashes
-from dsllm.workers.passes import read_column
+from dsllm.workers.passes import column_path, read_column
 
 Numbers = NDArray[np.int64]
 
+# A row a document. `priority` orders the right to stay, the greatest first; `digest` is that of the words.
+DOCUMENT = np.dtype(
+    [
+        ("line", "<i8"),
+        ("n_bytes", "<i8"),
+        ("n_words", "<i8"),
+        ("n_id_bytes", "<i8"),
+        ("priority", "<f8"),
+        ("digest", "<u8", 2),
+    ]
+)
+CHUNK_DOCUMENTS = 1 << 16
 
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of one source: the unit of work between the passes. Where it is cut depends on them alone."""
+
+    index: int
+    source_index: int
+    first_row: int
+    end_row: int
+    first_number: int
+
+    def describe(self) -> str:
+        """Name the place for messages."""
+        return f"documents {self.first_number:,} to {self.first_number + self.end_row - self.first_row:,}"
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """Reads signatures, shingles and ids by a document's number.
+    """Reads rows, signatures and ids; holds nothing but where each source's numbers start.
 
-    The rows (DOCUMENT, 48 bytes each) and two offsets (16 bytes) of every document are in memory; signatures,
-    shingles and ids are mapped from their files.
+    `n_documents` is a number per source.
     """
 
-    def __init__(self, scratch: Path, sources: Sequence[Source], n_hashes: int) -> None:
-        self.sources = sources
-        tables = [read_column(scratch, source.index, "documents", DOCUMENT) for source in sources]
-        self.rows: NDArray[Any] = np.concatenate(tables)
-        self.starts = [0, *itertools.accumulate(len(table) for table in tables)]
-        self._signatures = [
-            read_column(scratch, source.index, "signatures", "<u4", n_hashes) for source in sources
-        ]
-        self._shingles = [read_column(scratch, source.index, "shingles", "<u8") for source in sources]
-        self._ids = [read_column(scratch, source.index, "ids", "u1") for source in sources]
-        self._shingle_ends = np.cumsum(self.rows["n_shingles"])  # counted from the first source's first
-        self._id_ends = np.cumsum(self.rows["n_id_bytes"])
-        self._starts = np.array(self.starts)
+    scratch: Path
+    paths: tuple[str, ...]
+    n_documents: tuple[int, ...]
+    n_hashes: int
+
+    @classmethod
+    def open(cls, scratch: Path, sources: Sequence[Source], n_hashes: int) -> "Corpus":
+        """Look at what the first pass has written."""
+        sizes = [column_path(scratch, source.index, "documents").stat().st_size for source in sources]
+        n_documents = tuple(size // DOCUMENT.itemsize for size in sizes)
+        return cls(scratch, tuple(source.path for source in sources), n_documents, n_hashes)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return sum(self.n_documents)
 
-    def source_of(self, numbers: Numbers) -> Numbers:
-        """Tell the index of each document's source."""
-        return np.searchsorted(self._starts, numbers, side="right") - 1
+    @property
+    def starts(self) -> Numbers:
+        """The number of each source's first document, and the number of all at the end."""
+        return np.cumsum((0, *self.n_documents))
 
-    def signatures(self, numbers: Numbers) -> NDArray[np.uint32]:
-        """Gather signatures, shape (len(numbers), n_hashes)."""
-        sources = self.source_of(numbers)
-        gathered = np.empty((len(numbers), self._signatures[0].shape[1]), np.uint32)
-        for source in np.unique(sources):
-            member = sources == source
-            gathered[member] = self._signatures[source][numbers[member] - self.starts[source]]
+    def chunks(self) -> list[Chunk]:
+        """Cut all rows into chunks, in order."""
+        found: list[Chunk] = []
+        for source_index, (start, n_rows) in enumerate(zip(self.starts, self.n_documents, strict=False)):
+            for first in range(0, n_rows, CHUNK_DOCUMENTS):
+                end = min(first + CHUNK_DOCUMENTS, n_rows)
+                found.append(Chunk(len(found), source_index, first, end, int(start) + first))
+        return found
+
+    def rows(self, source_index: int) -> NDArray[Any]:
+        """Map the rows (DOCUMENT) of a source."""
+        return read_column(self.scratch, source_index, "documents", DOCUMENT)
+
+    def chunk_rows(self, chunk: Chunk) -> NDArray[Any]:
+        """Read the rows of a chunk."""
+        return np.array(self.rows(chunk.source_index)[chunk.first_row : chunk.end_row])
+
+    def signatures(self, source_index: int) -> NDArray[np.uint32]:
+        """Map the signatures of a source, shape (n_documents, n_hashes)."""
+        return read_column(self.scratch, source_index, "signatures", "<u4", self.n_hashes)
+
+    def by_source(self, numbers: Numbers) -> Iterator[tuple[int, NDArray[np.intp], Numbers]]:
+        """Group numbers by source: yields (source, places in `numbers`, rows in the source)."""
+        starts = self.starts
+        sources = np.searchsorted(starts, numbers, side="right") - 1
+        for source_index in np.unique(sources).tolist():
+            places = np.flatnonzero(sources == source_index)
+            yield source_index, places, numbers[places] - starts[source_index]
+
+    def gather_rows(self, numbers: Numbers) -> NDArray[Any]:
+        """Read the rows of some documents."""
+        gathered = np.empty(len(numbers), DOCUMENT)
+        for source_index, places, rows in self.by_source(numbers):
+            gathered[places] = self.rows(source_index)[rows]
         return gathered
 
-    def shingles(self, number: int) -> Hashes:
-        """Give a document's set of shingles."""
-        return self._cut(self._shingles, self._shingle_ends, "n_shingles", number)
+    def gather_signatures(self, numbers: Numbers) -> NDArray[np.uint32]:
+        """Read the signatures of some documents, shape (len(numbers), n_hashes)."""
+        gathered = np.empty((len(numbers), self.n_hashes), np.uint32)
+        for source_index, places, rows in self.by_source(numbers):
+            gathered[places] = self.signatures(source_index)[rows]
+        return gathered
 
-    def identity(self, number: int) -> Any:
-        """Give a document's id; None where it has none."""
-        return orjson.loads(self._cut(self._ids, self._id_ends, "n_id_bytes", number).tobytes())
+    def identities(self, numbers: Numbers) -> list[Any]:
+        """Read the ids of some documents; None where one has none."""
+        found: list[Any] = [None] * len(numbers)
+        for source_index, places, rows in self.by_source(numbers):
+            ends = _id_ends(self.scratch, source_index)
+            ids = read_column(self.scratch, source_index, "ids", "u1")
+            for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+                start = int(ends[row - 1]) if row else 0
+                found[place] = orjson.loads(ids[start : int(ends[row])].tobytes())
+        return found
 
-    def _cut(self, columns: list[NDArray[Any]], ends: Numbers, length: str, number: int) -> NDArray[Any]:
-        source = int(self.source_of(np.array([number]))[0])
-        first = self.starts[source]
-        before = int(ends[first - 1]) if first else 0
-        end = int(ends[number]) - before
-        return columns[source][end - int(self.rows[length][number]) : end]
+
+@functools.lru_cache(maxsize=64)
+def _id_ends(scratch: Path, source_index: int) -> Numbers:
+    return np.cumsum(read_column(scratch, source_index, "documents", DOCUMENT)["n_id_bytes"])

@@ -1,174 +1,175 @@
-"""Second pass: which documents go, and for which one that stays.
+"""From signatures to verdicts: copies, components of what may be alike, and what a judge says of them.
 
-Documents are taken in the order in which they have a right to stay. One goes only when a document that stays
-has the same words, or a Jaccard similarity of at least the threshold, computed from the two whole sets of
-shingles. Likeness is not passed on along chains: that A is like B and B like C says nothing about A and C.
+Every step is a map over chunks of documents or over partitions of their records; what it finds goes to files
+in the scratch folder, whole or absent, so a run that was interrupted takes up where it stopped. The number of
+partitions follows from `--memory`, and nothing in the result from the number of partitions.
 """
 
-import math
-from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.progress import Reporter
+from dsllm.io.atomic import write_atomic
+from dsllm.io.sources import Source
+from dsllm.stages.dedup import candidates, copies, sets
 from dsllm.stages.dedup.bands import band_keys, choose_bands
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import Corpus, Numbers
-from dsllm.text.shingles import jaccard
+from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.groups_compiled import UNTIED
+from dsllm.stages.dedup.judge import MAX_LISTED, judge
+from dsllm.stages.dedup.shuffle import Shuffle
+from dsllm.workers.passes import Pass
+from dsllm.workers.pool import map_ordered
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 STAYS, EXACT, NEAR = 0, 1, 2
 LEVEL_NAMES = {EXACT: "exact", NEAR: "near"}
 # A row a document: how it goes, the number of the document that stays for it (-1: it stays itself), likeness.
 VERDICT = np.dtype([("level", "u1"), ("kept", "<i8"), ("similarity", "<f8")])
+NEAR_TWIN = np.dtype([("number", "<i8"), ("kept", "<i8"), ("similarity", "<f8")])
 
-# A bucket lists the first documents that stayed in it and no more, so that a document is compared with at
-# most this many times n_bands others. Only recall can suffer, where thousands share a band but are not alike.
-MAX_LISTED = 1000
-# The sketch's estimate may fall short of the true similarity by this many standard errors.
-N_ERRORS = 4.0
-_CHUNK = 1 << 16
+N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
+_BYTES_PER_MEMBER = 512  # of a component, besides its signature and its set
 
 
-def decide(corpus: Corpus, config: DedupConfig, scratch: Path, reporter: Reporter) -> NDArray[Any]:
-    """Judge every document; returns VERDICT rows by document number."""
-    verdicts = np.zeros(len(corpus), VERDICT)
-    verdicts["kept"] = -1
-    order = keep_order(corpus, config)
-    remaining = _remove_exact(corpus, order, verdicts)
-    if config.level == "near":
-        remaining = remaining[corpus.rows["n_shingles"][remaining] > 0]
-        buckets = find_buckets(corpus, remaining, choose_bands(config), scratch)
-        search = _Search(corpus, config, remaining, buckets)
-        with reporter.bar("dedup: compare", total=len(remaining), unit="documents") as bar:
-            for start in range(0, len(remaining), _CHUNK):
-                search.judge(start, min(start + _CHUNK, len(remaining)), verdicts)
-                bar.advance(min(_CHUNK, len(remaining) - start))
-        if search.n_unlisted:
-            reporter.say(
-                f"dsllm: {search.n_unlisted:,} entries of buckets with more than {MAX_LISTED:,} unlike "
-                "documents were not listed: some near duplicates of those may stay"
-            )
-        _follow(verdicts)
-    return verdicts
+@dataclass(frozen=True)
+class Decision:
+    """All verdicts, by document number, and what was said on the way."""
+
+    verdicts: NDArray[Any]
+    n_compared: int = 0
+    n_unlisted: int = 0
 
 
-def keep_order(corpus: Corpus, config: DedupConfig) -> Numbers:
-    """List the documents by their right to stay: by place, or the longest first and then by place."""
-    if config.keep == "longest":
-        return np.argsort(-corpus.rows["n_bytes"], kind="stable")
-    return np.arange(len(corpus))
-
-
-def _remove_exact(corpus: Corpus, order: Numbers, verdicts: NDArray[Any]) -> Numbers:
-    """Remove all but the first document of each digest; returns those that are left, in order."""
-    digests = corpus.rows["digest"][order]
-    by_digest = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: by order within equal digests
-    digests = digests[by_digest]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = (digests[1:] != digests[:-1]).any(axis=1)
-    firsts = by_digest[is_first]
-    first_of = firsts[np.cumsum(is_first) - 1]
-    gone = order[by_digest[~is_first]]
-    verdicts["level"][gone] = EXACT
-    verdicts["kept"][gone] = order[first_of[~is_first]]
-    verdicts["similarity"][gone] = 1.0
-    return order[np.sort(firsts)]
-
-
-def _follow(verdicts: NDArray[Any]) -> None:
-    """Where the document of the same words went as a near duplicate, name the one that stays for it."""
-    kept = verdicts["kept"]
-    member = np.flatnonzero((verdicts["level"] == EXACT) & (kept[kept] >= 0))
-    verdicts[member] = verdicts[kept[member]]
-
-
-def find_buckets(
-    corpus: Corpus, numbers: Numbers, bands: tuple[int, int], scratch: Path
-) -> NDArray[np.int64]:
-    """Group documents that agree in a band.
-
-    Returns:
-        For each document and band the bucket's number, -1 where nobody shares it: (len(numbers), n_bands),
-        mapped from a file in `scratch`, as are the bands' hashes on the way.
-    """
-    n_bands, n_rows = bands
-    if not len(numbers):
-        return np.zeros((0, n_bands), np.int64)
-    keys = np.memmap(scratch / "bands", np.uint64, "w+", shape=(n_bands, len(numbers)))
-    for start in range(0, len(numbers), _CHUNK):
-        chunk = numbers[start : start + _CHUNK]
-        keys[:, start : start + _CHUNK] = band_keys(corpus.signatures(chunk), n_bands, n_rows)
-    buckets = np.memmap(scratch / "buckets", np.int64, "w+", shape=(len(numbers), n_bands))
-    n_buckets = 0
-    for band in range(n_bands):
-        order = np.argsort(keys[band], kind="stable")
-        ordered = keys[band][order]
-        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
-        sizes = np.diff(np.append(starts, len(ordered)))
-        is_shared = sizes > 1
-        names = np.where(is_shared, n_buckets + np.cumsum(is_shared) - 1, -1)
-        buckets[order, band] = np.repeat(names, sizes)
-        n_buckets += int(is_shared.sum())
-    return buckets
-
-
-@dataclass
-class _Search:
-    """Compares documents, in order, with those of their buckets that stay."""
+@dataclass(frozen=True)
+class Decide:
+    """Takes a corpus that the first pass has signed to its verdicts."""
 
     corpus: Corpus
     config: DedupConfig
-    numbers: Numbers
-    buckets: NDArray[np.int64]  # (len(numbers), n_bands)
-    n_unlisted: int = 0
+    sources: list[Source]
+    work: Pass
 
-    def __post_init__(self) -> None:
-        self._listed: defaultdict[int, list[int]] = defaultdict(list)  # bucket -> documents that stay
-        threshold = self.config.threshold
-        error = math.sqrt(threshold * (1.0 - threshold) / self.config.n_hashes)  # of a binomial share
-        self._least_estimate = threshold - N_ERRORS * error
+    def __call__(self) -> Decision:
+        """Judge every document."""
+        verdicts = np.memmap(
+            self.corpus.scratch / "verdicts", VERDICT, "w+", shape=(max(1, len(self.corpus)),)
+        )
+        verdicts["kept"] = -1
+        removed = self._find_copies()
+        for path in removed:
+            found = np.fromfile(path, copies.COPY)
+            verdicts["kept"][found["number"]] = found["kept"]
+            verdicts["level"][found["number"]] = EXACT
+            verdicts["similarity"][found["number"]] = 1.0
+        if self.config.level == "exact" or not len(self.corpus):
+            return Decision(verdicts)
+        write_atomic(self.corpus.scratch / "is-copy", (verdicts["level"] == EXACT).tobytes())
+        roots = candidates.join_ties(self.corpus.scratch / "roots", len(self.corpus), self._find_ties())
+        n_compared = n_unlisted = 0
+        for path in self._judge(roots):
+            twins = np.fromfile(path, NEAR_TWIN)
+            verdicts["level"][twins["number"]] = NEAR
+            verdicts["kept"][twins["number"]] = twins["kept"]
+            verdicts["similarity"][twins["number"]] = twins["similarity"]
+            compared, unlisted = np.fromfile(path.with_suffix(".counts"), "<i8").tolist()
+            n_compared, n_unlisted = n_compared + compared, n_unlisted + unlisted
+        if n_unlisted:
+            self.work.reporter.say(
+                f"dsllm: {n_unlisted:,} entries of buckets with more than {MAX_LISTED:,} unlike "
+                "documents were not listed: some near duplicates of those may stay"
+            )
+        for path in removed:
+            _follow(verdicts, np.fromfile(path, copies.COPY)["number"])
+        return Decision(verdicts, n_compared, n_unlisted)
 
-    def judge(self, start: int, end: int, verdicts: NDArray[Any]) -> None:
-        """Judge the documents from place `start` to `end`."""
-        chunk = np.array(self.buckets[start:end])
-        for place in np.flatnonzero((chunk >= 0).any(axis=1)):
-            number = int(self.numbers[start + place])
-            shared = chunk[place][chunk[place] >= 0].tolist()
-            candidates = sorted({other for bucket in shared for other in self._listed.get(bucket, ())})
-            kept, similarity = self._find_twin(number, np.array(candidates, np.int64))
-            if kept >= 0:
-                verdicts[number] = (NEAR, kept, similarity)
-            else:
-                self._list(number, shared)
+    def _find_copies(self) -> list[Path]:
+        n_partitions = self._n_partitions(len(self.corpus) * copies.BYTES_PER_DOCUMENT)
+        shuffle = self._shuffle("digests", copies.RECORD, n_partitions)
+        self._send(copies.SendDigests(self.corpus, shuffle), shuffle)
+        return list(self._map(copies.FindCopies(shuffle), range(n_partitions)))
 
-    def _find_twin(self, number: int, candidates: Numbers) -> tuple[int, float]:
-        """Return the likeliest candidate that is similar enough and its similarity; -1 where none is."""
-        threshold = self.config.threshold
-        sizes = self.corpus.rows["n_shingles"][candidates]
-        own_size = int(self.corpus.rows["n_shingles"][number])
-        # The intersection is at most the smaller set, the union at least the larger one.
-        candidates = candidates[np.minimum(sizes, own_size) / np.maximum(sizes, own_size) >= threshold]
-        if not len(candidates):
-            return -1, 0.0
-        own_signature = self.corpus.signatures(np.array([number]))
-        estimates = (self.corpus.signatures(candidates) == own_signature).mean(axis=1)
-        is_likely = estimates >= self._least_estimate
-        candidates, estimates = candidates[is_likely], estimates[is_likely]
-        own_shingles = self.corpus.shingles(number)
-        for candidate in candidates[np.argsort(-estimates, kind="stable")].tolist():
-            similarity = jaccard(own_shingles, self.corpus.shingles(candidate))
-            if similarity >= threshold:
-                return candidate, similarity
-        return -1, 0.0
+    def _find_ties(self) -> Iterator[Path]:
+        bands = choose_bands(self.config)
+        n_partitions = self._n_partitions(len(self.corpus) * bands[0] * candidates.BYTES_PER_BAND)
+        shuffle = self._shuffle("bands", candidates.KEY, n_partitions)
+        is_copy = self.corpus.scratch / "is-copy"
+        self._send(candidates.SendBands(self.corpus, bands, shuffle, is_copy), shuffle)
+        yield from self._map(candidates.FindTies(shuffle), range(n_partitions))
+        shuffle.remove()
 
-    def _list(self, number: int, shared: list[int]) -> None:
-        for bucket in shared:
-            listed = self._listed[bucket]
-            if len(listed) < MAX_LISTED:
-                listed.append(number)
-            else:
-                self.n_unlisted += 1
+    def _judge(self, roots: NDArray[np.int64]) -> Iterator[Path]:
+        needed = sets.write_needed(self.corpus, roots)
+        to_read = [source for source in self.work.spooled(self.sources) if source.index in needed]
+        task = sets.FindSets(self.corpus.scratch, self.config)
+        self.work.write_columns(task, to_read, sets.COLUMNS, label="dedup: shingles", mark="sets-done")
+        n_members = int(np.count_nonzero(roots != UNTIED)) if len(self.corpus) else 0
+        n_bytes = n_members * (_BYTES_PER_MEMBER + 4 * self.config.n_hashes) + sum(
+            (self.corpus.scratch / f"{index:05d}.sets").stat().st_size for index in needed
+        )
+        n_partitions = max(8, self._n_partitions(n_bytes))  # some at the least, for the workers to share
+        shuffle = self._shuffle("members", candidates.MEMBER, n_partitions)
+        candidates.send_components(self.corpus, roots, shuffle)
+        with self.work.reporter.bar("dedup: compare", total=n_members, unit="documents") as bar:
+            for path, n_judged in self._map(Judge(self.corpus, self.config, shuffle), range(n_partitions)):
+                bar.advance(n_judged)
+                yield path
+
+    def _shuffle(self, name: str, dtype: Any, n_partitions: int) -> Shuffle:
+        return Shuffle(self.corpus.scratch, name, dtype, len(self.corpus.chunks()), n_partitions)
+
+    def _send(self, task: Callable[[Any], None], shuffle: Shuffle) -> None:
+        to_do = [chunk for chunk in self.corpus.chunks() if not shuffle.is_written(chunk.index)]
+        for _ in self._map(task, to_do):
+            pass
+
+    def _map(self, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        yield from map_ordered(task, items, options=self.work.options, reporter=self.work.reporter)
+
+    def _n_partitions(self, n_bytes: int) -> int:
+        return max(1, -(-n_bytes * N_TASKS_AT_ONCE // self.config.memory_bytes))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The task: judge the components of a partition; the documents that go are written as NEAR_TWIN rows."""
+
+    corpus: Corpus
+    config: DedupConfig
+    members: Shuffle
+
+    releases_lock = True
+
+    def __call__(self, partition: int) -> tuple[Path, int]:
+        """Return the file and the number of documents."""
+        path = self.corpus.scratch / f"near-{partition:05d}.twins"
+        members = self.members.read(partition)
+        if path.exists():
+            return path, len(members)
+        priority = self.corpus.gather_rows(members["number"])["priority"]
+        order = np.lexsort((members["number"], -priority, members["root"]))
+        numbers = members["number"][order]
+        signatures = self.corpus.gather_signatures(numbers)
+        keys = band_keys(signatures, *choose_bands(self.config))
+        judged = judge(signatures, keys, *sets.gather_sets(self.corpus, numbers), self.config.threshold)
+        goes = np.flatnonzero(judged.kept >= 0)
+        twins = np.empty(len(goes), NEAR_TWIN)
+        twins["number"], twins["kept"] = numbers[goes], numbers[judged.kept[goes]]
+        twins["similarity"] = judged.similarity[goes]
+        counts = np.array([judged.n_compared, judged.n_unlisted], "<i8")
+        write_atomic(path.with_suffix(".counts"), counts.tobytes())
+        write_atomic(path, np.sort(twins, order="number").tobytes())
+        return path, len(members)
+
+
+def _follow(verdicts: NDArray[Any], numbers: NDArray[np.int64]) -> None:
+    """Where the document of the same words went as a near duplicate, name the one that stays for it."""
+    first = verdicts["kept"][numbers]
+    goes_too = verdicts["kept"][first] >= 0
+    verdicts[numbers[goes_too]] = verdicts[first[goes_too]]

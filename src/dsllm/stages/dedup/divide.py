@@ -1,5 +1,6 @@
-"""Third pass: lines that stay go one way, as they came; lines that go the other, each with the reason."""
+"""Last pass: lines that stay go one way, as they came; lines that go the other, each with the reason."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import orjson
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.io.documents import Batch
+from dsllm.io.documents import Batch, find_lines
 from dsllm.io.shards import pack_lines
 from dsllm.stages.dedup.corpus import Corpus
-from dsllm.stages.dedup.decide import LEVEL_NAMES, STAYS
+from dsllm.stages.dedup.decide import EXACT, LEVEL_NAMES, NEAR, STAYS
 from dsllm.workers.passes import column_path, read_column
 
 NOTE_FIELD = "dsllm_dedup"
@@ -20,37 +21,53 @@ NOTE_FIELD = "dsllm_dedup"
 FATE = np.dtype([("line", "<i8"), ("level", "u1"), ("note_start", "<i8"), ("note_end", "<i8")])
 
 
-def write_fates(scratch: Path, corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> None:
-    """Write what the third pass needs to know of each source: FATE rows and, on request, the notes."""
-    for index, source in enumerate(corpus.sources):
-        first, end = corpus.starts[index : index + 2]
-        fates = np.zeros(end - first, FATE)
-        fates["line"] = corpus.rows["line"][first:end]
-        fates["level"] = verdicts["level"][first:end]
-        with atomic_file(column_path(scratch, source.index, "notes")) as file:
+def write_fates(corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> list[dict[str, int]]:
+    """Write what the last pass needs to know of each source; returns the counts of each.
+
+    That is FATE rows and, on request, the notes.
+    """
+    starts = corpus.starts.tolist()
+    counts = []
+    for index in range(len(corpus.paths)):
+        rows, found = corpus.rows(index), verdicts[starts[index] : starts[index + 1]]
+        fates = np.zeros(len(rows), FATE)
+        fates["line"], fates["level"] = rows["line"], found["level"]
+        goes = np.flatnonzero(fates["level"] != STAYS)
+        with atomic_file(column_path(corpus.scratch, index, "notes")) as file:
             written = 0
-            for row in np.flatnonzero(fates["level"] != STAYS) if with_notes else ():
-                note = _note(corpus, verdicts[first + row])
+            for row, note in zip(goes, _notes(corpus, found[goes]) if with_notes else (), strict=False):
                 fates["note_start"][row], fates["note_end"][row] = written, written + len(note)
                 written += file.write(note)
-        with atomic_file(column_path(scratch, source.index, "fates")) as file:
-            file.write(fates.tobytes())
+        with atomic_file(column_path(corpus.scratch, index, "fates")) as file:
+            file.write(fates.data)
+        counts.append(_count(rows, found["level"]))
+    return counts
 
 
-def _note(corpus: Corpus, verdict: Any) -> bytes:
-    kept = int(verdict["kept"])
-    source = corpus.sources[int(corpus.source_of(np.array([kept]))[0])]
-    return orjson.dumps(
-        {
-            "level": LEVEL_NAMES[int(verdict["level"])],
-            "similarity": float(verdict["similarity"]),
-            "kept": {
-                "id": corpus.identity(kept),
-                "source": source.path,
-                "line": int(corpus.rows["line"][kept]),
-            },
-        }
-    )
+def _count(rows: NDArray[Any], level: NDArray[np.uint8]) -> dict[str, int]:
+    return {
+        "n_documents": len(rows),
+        "n_kept": int(np.count_nonzero(level == STAYS)),
+        "n_removed_exact": int(np.count_nonzero(level == EXACT)),
+        "n_removed_near": int(np.count_nonzero(level == NEAR)),
+        "n_text_bytes": int(rows["n_bytes"].sum()),
+        "n_text_bytes_kept": int(rows["n_bytes"][level == STAYS].sum()),
+    }
+
+
+def _notes(corpus: Corpus, verdicts: NDArray[Any]) -> Iterator[bytes]:
+    """Say of each document why it goes: the level, the similarity, and which one stays for it."""
+    kept = np.array(verdicts["kept"])
+    lines = corpus.gather_rows(kept)["line"].tolist()
+    sources = (np.searchsorted(corpus.starts, kept, side="right") - 1).tolist()
+    for place, identity in enumerate(corpus.identities(kept)):
+        yield orjson.dumps(
+            {
+                "level": LEVEL_NAMES[int(verdicts["level"][place])],
+                "similarity": float(verdicts["similarity"][place]),
+                "kept": {"id": identity, "source": corpus.paths[sources[place]], "line": lines[place]},
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -69,27 +86,43 @@ class Divide:
     format: str
     removed_format: str | None  # None: nobody wants the removed lines
 
+    releases_lock = True
+
     def __call__(self, batch: Batch) -> Divided:
         """Pack the lines that stay, and those that go with their notes."""
         fates = read_column(self.scratch, batch.source_index, "fates", FATE)
-        lines = batch.lines.removesuffix(b"\n").split(b"\n")
-        first, end = np.searchsorted(fates["line"], [batch.first_line, batch.first_line + len(lines)])
-        place = (fates["line"][first:end] - batch.first_line).tolist()
-        stays = (fates["level"][first:end] == STAYS).tolist()
-        kept = [lines[i] for i, is_kept in zip(place, stays, strict=True) if is_kept]
+        starts, ends = find_lines(batch.lines)
+        first, end = np.searchsorted(fates["line"], [batch.first_line, batch.first_line + len(ends)])
+        places = fates["line"][first:end] - batch.first_line
+        stays = fates["level"][first:end] == STAYS
+        kept = _join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
         removed: list[bytes] = []
         if self.removed_format is not None:
             notes = read_column(self.scratch, batch.source_index, "notes", "u1")
-            for row in (first + np.flatnonzero(fates["level"][first:end] != STAYS)).tolist():
-                note = notes[fates["note_start"][row] : fates["note_end"][row]].tobytes()
-                removed.append(_with_note(lines[fates["line"][row] - batch.first_line], note))
-        return Divided(_pack(kept, self.format), _pack(removed, self.removed_format or "jsonl"))
+            for index in np.flatnonzero(~stays).tolist():
+                line = batch.lines[starts[places[index]] : ends[places[index]]]
+                fate = fates[first + index]
+                removed.append(_with_note(line, notes[fate["note_start"] : fate["note_end"]].tobytes()))
+        return Divided(
+            pack_lines(kept, self.format), pack_lines(b"".join(removed), self.removed_format or "jsonl")
+        )
+
+
+def _join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+    """Join slices of `lines`, those that touch as one; the last line gets its line feed."""
+    if not len(starts):
+        return b""
+    begins = np.append(True, starts[1:] != ends[:-1])
+    firsts, lasts = starts[begins], ends[np.append(begins[1:], True)]
+    if len(firsts) == 1 and lasts[0] - firsts[0] == len(lines):
+        joined = lines
+    else:
+        joined = b"".join(
+            lines[first:last] for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+        )
+    return joined if joined.endswith(b"\n") else joined + b"\n"
 
 
 def _with_note(line: bytes, note: bytes) -> bytes:
     """Add the note as the last field: a document has at least one, its text."""
-    return b'%s,"%s":%s}' % (line.rstrip()[:-1], NOTE_FIELD.encode(), note)
-
-
-def _pack(lines: list[bytes], format: str) -> bytes:
-    return pack_lines(b"".join(line + b"\n" for line in lines), format)
+    return b'%s,"%s":%s}\n' % (line.rstrip()[:-1], NOTE_FIELD.encode(), note)

@@ -1,8 +1,9 @@
-"""`dsllm dedup`: three passes over all inputs together, and what is said about them.
+"""`dsllm dedup`: passes over all inputs together, and what is said about them.
 
-1. Sign: each document's digest, signature and shingles go to files, a set per source.
-2. Decide: documents of equal digest, then those that share a band, are compared (decide.py).
-3. Divide: the inputs are read again and their lines go to the output, or to `--removed`.
+1. Sign: each document's digest and signature go to files, a set per source.
+2. Decide: documents of equal digest, then those that share a band, are compared (decide.py); for the latter
+   the inputs are read again.
+3. Divide: the inputs are read once more and their lines go to the output, or to `--removed`.
 
 The result is a function of the inputs and the settings alone. A killed run carries on: sources that are
 signed, the decision and shards that are whole are not made again; standard input must be given again.
@@ -16,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, InputError
 from dsllm.io.atomic import write_atomic
@@ -29,7 +27,7 @@ from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import choose_bands, find_probability
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
-from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS, VERDICT, decide
+from dsllm.stages.dedup.decide import Decide
 from dsllm.stages.dedup.divide import Divide, Divided, write_fates
 from dsllm.stages.dedup.sign import COLUMNS, Sign
 from dsllm.text.scan import UNICODE_VERSION
@@ -103,30 +101,21 @@ class _Job:
     def run(self, inputs: str) -> dict[str, Any]:
         scratch = self.work.scratch
         self.work.write_columns(Sign(self.config), self.sources, COLUMNS, label="dedup: sign")
-        corpus = Corpus(scratch, self.sources, self.config.n_hashes)
+        n_hashes = self.config.n_hashes if self.config.level == "near" else 0
+        corpus = Corpus.open(scratch, self.sources, n_hashes)
         bad = [read_bad_lines(scratch, source.index) for source in self.sources]
         if not len(corpus) and not any(bad):
             raise InputError(f"{inputs}: no document in it", hint="check what wrote it")
-        verdicts = self._decide(corpus)
-        write_fates(scratch, corpus, verdicts, with_notes=self.side is not None)
-        by_source = [
-            _count(corpus.rows[first:end], verdicts[first:end], lines.count(b"\n"))
-            for first, end, lines in zip(corpus.starts[:-1], corpus.starts[1:], bad, strict=True)
-        ]
+        decision = Decide(corpus, self.config, self.sources, self.work)()
+        by_source = write_fates(corpus, decision.verdicts, with_notes=self.side is not None)
+        for counts, lines in zip(by_source, bad, strict=True):
+            if lines:
+                counts["n_skipped"] = lines.count(b"\n")
         self._divide(by_source, bad)
         total = _add(by_source)
         self._tell(total, by_source)
         self._finish(total)
         return total
-
-    def _decide(self, corpus: Corpus) -> NDArray[Any]:
-        """Decide once: a run that goes on after this reads what it had decided."""
-        path = self.work.scratch / "verdicts"
-        if path.exists():
-            return np.fromfile(path, VERDICT)
-        verdicts = decide(corpus, self.config, self.work.scratch, self.work.reporter)
-        write_atomic(path, verdicts.tobytes())
-        return verdicts
 
     def _divide(self, by_source: list[dict[str, int]], bad: list[bytes]) -> None:
         """Write a shard per source, in the output and in the folder for what goes."""
@@ -197,19 +186,6 @@ class _Job:
                 folder.set_stream_hash(streams[0])
             if folder:
                 folder.finish(counts=total, content={**content, **more})
-
-
-def _count(rows: NDArray[Any], verdicts: NDArray[Any], n_skipped: int) -> dict[str, int]:
-    level = verdicts["level"]
-    counts = {
-        "n_documents": len(rows),
-        "n_kept": int(np.count_nonzero(level == STAYS)),
-        "n_removed_exact": int(np.count_nonzero(level == EXACT)),
-        "n_removed_near": int(np.count_nonzero(level == NEAR)),
-        "n_text_bytes": int(rows["n_bytes"].sum()),
-        "n_text_bytes_kept": int(rows["n_bytes"][level == STAYS].sum()),
-    }
-    return counts | ({"n_skipped": n_skipped} if n_skipped else {})
 
 
 def _add(by_source: list[dict[str, int]]) -> dict[str, int]:

@@ -1,0 +1,57 @@
+"""What belongs together, compiled: keys that occur again, and numbers that are tied."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text.shingles import Hashes
+from dsllm.text.vector import compiled
+
+UNTIED = -1
+
+
+@compiled
+def select_repeated(keys: Hashes, seen: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Give the places of keys whose slot of `seen` (uint8 zeros, a power of two) is met again."""
+    mask = np.uint64(len(seen) - 1)
+    n_repeated = 0
+    for key in keys:
+        place = key & mask
+        seen[place] = min(seen[place] + 1, 2)
+    for key in keys:
+        n_repeated += seen[key & mask] > 1
+    repeated = np.empty(n_repeated, np.int64)
+    n_repeated = 0
+    for index in range(len(keys)):
+        if seen[keys[index] & mask] > 1:
+            repeated[n_repeated] = index
+            n_repeated += 1
+    return repeated
+
+
+@compiled
+def join(parents: NDArray[np.int64], ties: NDArray[np.int64]) -> None:
+    """Join both ends of each tie, (n_ties, 2); a root is the least of its numbers."""
+    for index in range(len(ties)):
+        a, b = ties[index, 0], ties[index, 1]
+        if parents[a] == UNTIED:
+            parents[a] = a
+        if parents[b] == UNTIED:
+            parents[b] = b
+        a, b = _root(parents, a), _root(parents, b)
+        parents[max(a, b)] = min(a, b)
+
+
+@compiled
+def _root(parents, number):
+    while parents[number] != number:
+        parents[number] = parents[parents[number]]
+        number = parents[number]
+    return number
+
+
+@compiled
+def flatten(parents: NDArray[np.int64]) -> None:
+    """Put each number's root in its place."""
+    for number in range(len(parents)):  # a parent is never after its child
+        if parents[number] != UNTIED:
+            parents[number] = parents[parents[number]]

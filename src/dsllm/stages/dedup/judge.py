@@ -1,0 +1,65 @@
+"""Which of the documents that may be alike go, and for which one that stays.
+
+The documents of a component are taken in the order of their right to stay. One goes only when a document
+that stays has a Jaccard similarity of at least the threshold, computed from the two whole sets of shingles.
+Likeness is not passed on along chains: that A is like B and B like C says nothing about A and C.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.stages.dedup.judge_compiled import STAYS, judge_in_order
+
+# A bucket lists the first documents that stayed in it and no more, so that a document is compared with at
+# most this many times n_bands others. Only recall can suffer, where thousands share a band but are not alike.
+MAX_LISTED = 1000
+# The sketch's estimate may fall short of the true similarity by this many standard errors.
+N_ERRORS = 4.0
+_NO_BUCKET = -1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of documents, in their order.
+
+    `kept` is the place of the one that stays for it, -1 for one that stays itself; `n_unlisted` counts the
+    entries of full buckets, `n_compared` the pairs of sets.
+    """
+
+    kept: NDArray[np.int64]
+    similarity: NDArray[np.float64]
+    n_unlisted: int
+    n_compared: int
+
+
+def judge(
+    signatures: NDArray[np.uint32],
+    keys: NDArray[np.uint64],
+    sets: NDArray[np.uint64],
+    set_ends: NDArray[np.int64],
+    threshold: float,
+) -> Judged:
+    """Judge documents, given in the order of their right to stay.
+
+    Args:
+        signatures: (n_documents, n_hashes).
+        keys: the bands' hashes, (n_bands, n_documents).
+        sets: the distinct shingles of all documents, one after another.
+        set_ends: where each one's set ends.
+        threshold: the least similarity for which a document goes.
+    """
+    n_documents, n_hashes = signatures.shape
+    names, buckets, sizes = np.unique(keys.ravel(), return_inverse=True, return_counts=True)
+    buckets = np.where(sizes[buckets] > 1, buckets, _NO_BUCKET).reshape(keys.shape).T
+    error = math.sqrt(threshold * (1.0 - threshold) / n_hashes)  # of a binomial share
+    least_equal = math.ceil((threshold - N_ERRORS * error) * n_hashes - 1e-9)
+    kept = np.full(n_documents, STAYS, np.int64)
+    similarity = np.zeros(n_documents)
+    n_unlisted, n_compared = judge_in_order(
+        signatures, np.ascontiguousarray(buckets), len(names), sets, set_ends, threshold, least_equal,
+        MAX_LISTED, kept, similarity,
+    )  # fmt: skip
+    return Judged(kept, similarity, n_unlisted, n_compared)

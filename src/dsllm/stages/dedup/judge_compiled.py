@@ -1,0 +1,109 @@
+"""The loops of `judge.py`, compiled."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text.shingles_compiled import contains, grow_table, put
+from dsllm.text.vector import compiled
+
+STAYS = -1
+_NOBODY = -1
+
+
+@compiled
+def judge_in_order(
+    signatures: NDArray[np.uint32],
+    buckets: NDArray[np.int64],
+    n_buckets: int,
+    sets: NDArray[np.uint64],
+    set_ends: NDArray[np.int64],
+    threshold: float,
+    least_equal: int,
+    max_listed: int,
+    kept: NDArray[np.int64],
+    similarity: NDArray[np.float64],
+) -> tuple[int, int]:
+    """Fill `kept` and `similarity`; `buckets` is (n_documents, n_bands), -1 for one with a single document.
+
+    Returns:
+        (entries that full buckets did not list, pairs of sets that were compared).
+    """
+    n_documents, n_bands = buckets.shape
+    heads = np.full(n_buckets, _NOBODY, np.int64)  # of each bucket's list: the last entry
+    n_listed = np.zeros(n_buckets, np.int64)
+    entries = np.empty((n_documents * n_bands, 2), np.int64)  # (document, entry before)
+    met_by = np.full(n_documents, _NOBODY, np.int64)
+    likely = np.empty(64, np.int64)
+    n_entries = n_unlisted = n_compared = 0
+    for number in range(n_documents):
+        n_likely = 0
+        for bucket in buckets[number]:
+            entry = heads[bucket] if bucket >= 0 else _NOBODY
+            while entry != _NOBODY:
+                other, entry = entries[entry]
+                if met_by[other] == number:
+                    continue
+                met_by[other] = number
+                n_equal = _count_equal(signatures[number], signatures[other])
+                if n_equal >= least_equal:
+                    if n_likely == len(likely):
+                        likely = np.concatenate((likely, likely))
+                    likely[n_likely] = (n_equal + 1) * n_documents - other  # the likeliest, then the first
+                    n_likely += 1
+        twin, similarity[number], n_more = _find_twin(
+            number, np.sort(likely[:n_likely])[::-1], sets, set_ends, threshold
+        )
+        n_compared += n_more
+        kept[number] = twin
+        if twin != STAYS:
+            continue
+        for bucket in buckets[number]:
+            if bucket >= 0 and n_listed[bucket] < max_listed:
+                entries[n_entries] = number, heads[bucket]
+                heads[bucket] = n_entries
+                n_listed[bucket] += 1
+                n_entries += 1
+            elif bucket >= 0:
+                n_unlisted += 1
+    return n_unlisted, n_compared
+
+
+@compiled
+def _find_twin(number, likely, sets, set_ends, threshold):
+    """Compare with the likeliest first; returns the first that is similar enough, and its similarity."""
+    n_documents = len(set_ends)
+    own = _cut(sets, set_ends, number)
+    table = np.empty(0, np.uint64)
+    n_compared = 0
+    for code in likely:
+        other = (n_documents - code % n_documents) % n_documents
+        others = _cut(sets, set_ends, other)
+        # The intersection is at most the smaller set, the union at least the larger one.
+        if min(len(own), len(others)) / max(len(own), len(others)) < threshold:
+            continue
+        if not len(table):
+            table = grow_table(np.zeros(64, np.uint64), own[:0], len(own))
+            for value in own:
+                put(table, value)
+        n_compared += 1
+        n_shared = 0
+        for value in others:
+            n_shared += contains(table, value)
+        similarity = n_shared / (len(own) + len(others) - n_shared)
+        if similarity >= threshold:
+            return other, similarity, n_compared
+    return STAYS, 0.0, n_compared
+
+
+@compiled
+def _cut(sets, set_ends, number):
+    start = set_ends[number - 1] if number else 0
+    return sets[start : set_ends[number]]
+
+
+@compiled
+def _count_equal(a, b):
+    n_equal = 0
+    for index in range(len(a)):
+        n_equal += a[index] == b[index]
+    return n_equal

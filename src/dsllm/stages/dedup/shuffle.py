@@ -1,0 +1,72 @@
+"""Records on their way from chunks to partitions, through files: what bounds the memory of a run.
+
+Each chunk writes one file with its records by partition; a partition reads its slice of every file. All
+records of a key are in one partition, in the order of the chunks.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from dsllm.io.atomic import atomic_file
+from dsllm.stages.dedup.groups_compiled import select_repeated
+from dsllm.text.shingles import Hashes
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """Files `NAME-00000` in a folder, one a chunk."""
+
+    scratch: Path
+    name: str
+    dtype: DTypeLike
+    n_chunks: int
+    n_partitions: int
+
+    def write(self, chunk: int, keys: Hashes, records: NDArray[Any]) -> None:
+        """Write the records of a chunk; the hash of its key says which partition a record goes to."""
+        partitions = ((keys >> np.uint64(32)) * np.uint64(self.n_partitions)) >> np.uint64(32)
+        counts = np.bincount(partitions.astype(np.int64), minlength=self.n_partitions)
+        if self.n_partitions > 1:
+            records = records[np.argsort(partitions, kind="stable")]
+        with atomic_file(self._path(chunk)) as file:
+            file.write(np.cumsum((0, *counts.tolist()), dtype="<i8").tobytes())
+            file.write(records.data)
+
+    def is_written(self, chunk: int) -> bool:
+        """Tell whether a chunk's file is there, from a run that was interrupted."""
+        return self._path(chunk).exists()
+
+    def read(self, partition: int) -> NDArray[Any]:
+        """Read the records of a partition."""
+        return np.concatenate([np.zeros(0, self.dtype), *self._slices(partition)])
+
+    def remove(self) -> None:
+        """Remove the files: what they held is known."""
+        for chunk in range(self.n_chunks):
+            self._path(chunk).unlink(missing_ok=True)
+
+    def _slices(self, partition: int) -> Iterator[NDArray[Any]]:
+        dtype = np.dtype(self.dtype)
+        head = 8 * (self.n_partitions + 1)
+        for chunk in range(self.n_chunks):
+            with self._path(chunk).open("rb") as file:
+                first, end = np.frombuffer(os.pread(file.fileno(), 16, 8 * partition), "<i8").tolist()
+                yield np.fromfile(file, dtype, end - first, offset=head + first * dtype.itemsize)
+
+    def _path(self, chunk: int) -> Path:
+        return self.scratch / f"{self.name}-{chunk:05d}"
+
+
+def find_repeated(keys: Hashes) -> NDArray[np.int64]:
+    """Give the places of the keys that occur more than once, in order; of others a few, by chance.
+
+    Sorting what is left gives the groups: most keys occur once, and are not worth sorting.
+    """
+    size = 1 << max(6, int(4 * len(keys)).bit_length())
+    return select_repeated(keys, np.zeros(size, np.uint8))
