@@ -72,14 +72,14 @@ def scan_piece(text, end, state, folded, edges, fold, punctuation, classes, fold
             if not is_open:
                 edges[n_edges] = written
                 n_edges += 1
-            written = _encode(code, folded, written)
+            written = encode(code, folded, written)
         else:
             if is_open:
                 edges[n_edges] = written
                 n_edges += 1
             if kind == CJK or (kind == PUNCTUATION and punctuation):
                 edges[n_edges] = written
-                written = _encode(code, folded, written)
+                written = encode(code, folded, written)
                 edges[n_edges + 1] = written
                 n_edges += 2
         place += n_bytes
@@ -148,8 +148,8 @@ def _decode(text, place):
 
 
 @compiled
-def _encode(code, target, place):
-    """Write a code point; returns the place behind it."""
+def encode(code, target, place):
+    """Write a code point in UTF-8; returns the place behind it."""
     if code < 0x80:
         target[place] = code
         return place + 1

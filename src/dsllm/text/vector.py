@@ -74,6 +74,25 @@ def copy_block(typing_context, source, source_index, target, target_index, case_
 
 
 @intrinsic
+def copy_string_block(typing_context, source, source_index, target, target_index):
+    """Copy 64 bytes; the mask says which are a quote, a backslash, a control character or not ASCII."""
+
+    def generate(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
+        block.align = 1
+        is_special = builder.icmp_signed("<", block, _splat(0x20))  # bytes from 0x80 on are negative
+        for character in (ord('"'), ord("\\")):
+            is_special = builder.or_(is_special, builder.icmp_unsigned("==", block, _splat(character)))
+        place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
+        stored = builder.store(block, builder.bitcast(place, _BLOCK.as_pointer()))
+        stored.align = 1
+        return builder.bitcast(is_special, _WORD)
+
+    return types.uint64(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
 def count_trailing_zeros(typing_context, bits):
     """Give the place of the lowest bit that is set, 64 where none is."""
 

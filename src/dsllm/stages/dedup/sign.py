@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from dsllm.io.documents import Batch, parse_fields
+from dsllm.io.documents import BadLine, Batch, parse_fields
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import DOCUMENT
+from dsllm.text.json_lines import Lines, read_texts
 from dsllm.text.shingles import Permutations, make_permutations
 from dsllm.text.shingles_compiled import Shingler, Texts
 from dsllm.workers.passes import Columns
@@ -38,32 +39,46 @@ class Sign:
 
     def __call__(self, batch: Batch) -> Columns:
         """Describe the documents of a batch as arrays by the names in COLUMNS."""
-        config = self.config
-        numbered, bad = parse_fields(batch, text_field=config.text_field, on_error=config.on_error)
-        texts = [fields[config.text_field].encode() for _, _, fields in numbered]
-        ids = [orjson.dumps(fields.get("id")) for _, _, fields in numbered]
-        sketches = make_shingler(config).sign(Texts.join(texts), self._permutations)
-        rows = np.zeros(len(numbered), DOCUMENT)
-        rows["line"] = [line_number for line_number, _, _ in numbered]
-        rows["n_bytes"] = [len(text) for text in texts]
+        lines, bad = read_lines(batch, self.config)
+        texts = lines.texts
+        sketches = make_shingler(self.config).sign(texts, self._permutations)
+        rows = np.zeros(len(lines.places), DOCUMENT)
+        rows["line"] = batch.first_line + lines.places
+        rows["n_bytes"] = np.diff(texts.ends, prepend=0)
         rows["n_words"] = sketches.n_words
-        rows["n_id_bytes"] = [len(identity) for identity in ids]
+        rows["n_id_bytes"] = lines.id_sizes
         rows["digest"] = sketches.digests
-        if config.keep == "longest":
+        if self.config.keep == "longest":
             rows["priority"] = rows["n_bytes"]
         for place in np.flatnonzero(sketches.n_words == 0).tolist():
-            rows["digest"][place] = _digest_of_text(texts[place])
+            end = int(texts.ends[place])
+            rows["digest"][place] = _digest_of_text(texts.data[end - rows["n_bytes"][place] : end].tobytes())
         signatures = sketches.signatures
         arrays: dict[str, Any] = {
             "documents": rows,
-            "signatures": signatures if config.level == "near" else signatures[:, :0],
-            "ids": np.frombuffer(b"".join(ids), np.uint8),
+            "signatures": signatures if self.config.level == "near" else signatures[:, :0],
+            "ids": lines.ids,
         }
         return Columns(arrays, bad)
 
     @functools.cached_property
     def _permutations(self) -> Permutations:
         return make_permutations(self.config.n_hashes if self.config.level == "near" else 1, self.config.seed)
+
+
+def read_lines(batch: Batch, config: DedupConfig) -> tuple[Lines, list[BadLine]]:
+    """Read the texts and ids of a batch, and the lines that are no documents."""
+    if lines := read_texts(batch.lines, config.text_field):
+        return lines, []
+    numbered, bad = parse_fields(batch, text_field=config.text_field, on_error=config.on_error)
+    ids = [orjson.dumps(fields.get("id")) for _, _, fields in numbered]
+    lines = Lines(
+        Texts.join([fields[config.text_field].encode() for _, _, fields in numbered]),
+        np.array([line_number - batch.first_line for line_number, _, _ in numbered], np.int64),
+        np.frombuffer(b"".join(ids), np.uint8),
+        np.array([len(identity) for identity in ids], np.int64),
+    )
+    return lines, bad
 
 
 def _digest_of_text(text: bytes) -> tuple[int, int]:

@@ -1,0 +1,56 @@
+"""Texts and ids straight from lines of JSON: what most documents need, without a Python object for each.
+
+The compiled pass takes a line only where it is sure that it is JSON and what it says; `io/documents.py`,
+which asks orjson, is the definition and answers for every other line.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.io.documents import find_lines
+from dsllm.text.json_lines_compiled import BLANK, UNSURE, read_lines
+from dsllm.text.shingles_compiled import Texts
+from dsllm.text.vector import BLOCK_BYTES
+
+_ID = np.frombuffer(b"id", np.uint8)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The documents among the lines of a batch, in order.
+
+    `places` says which line each one is, counted from 0; `ids` are raw JSON one after another, "null" where
+    there is none, `id_sizes` their lengths.
+    """
+
+    texts: Texts
+    places: NDArray[np.int64]
+    ids: NDArray[np.uint8]
+    id_sizes: NDArray[np.int64]
+
+
+def read_texts(lines: bytes, text_field: str) -> Lines | None:
+    """Read the texts and ids of whole lines; None where any line needs a second look."""
+    if not text_field.isascii() or not text_field.isprintable() or {'"', "\\"} & set(text_field):
+        return None
+    starts, ends = find_lines(lines)
+    data = np.frombuffer(lines, np.uint8)
+    texts = np.empty(len(lines) + 2 * BLOCK_BYTES, np.uint8)
+    text_ends = np.empty(len(ends), np.int64)
+    id_spans = np.zeros((len(ends), 2), np.int64)
+    status = np.empty(len(ends), np.uint8)
+    key = np.frombuffer(text_field.encode(), np.uint8)
+    read_lines(data, starts, ends, key, _ID, texts, text_ends, id_spans, status)
+    if (status == UNSURE).any():
+        return None
+    places = np.flatnonzero(status != BLANK)
+    spans = id_spans[places]
+    ids = [lines[start:end] or b"null" for start, end in spans.tolist()]
+    return Lines(
+        Texts(texts, text_ends[places]),
+        places,
+        np.frombuffer(b"".join(ids), np.uint8),
+        np.array([len(identity) for identity in ids], np.int64),
+    )

@@ -1,0 +1,321 @@
+"""A JSON reader for lines that hold one object each, compiled; see `json_lines.py`.
+
+It accepts no line that RFC 8259 does not, and gives up on what it need not know: keys with escapes, long
+numbers, deep nesting. -1 in place of a place means "unsure" all through.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text.scan_compiled import encode
+from dsllm.text.vector import BLOCK_BYTES, compiled, copy_string_block, count_trailing_zeros
+
+BLANK, READ, UNSURE = 0, 1, 2
+_MAX_DEPTH = 60
+_MAX_NUMBER = 16  # characters: every such number is one for every reader
+
+
+@compiled
+def read_lines(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    text_key: NDArray[np.uint8],
+    id_key: NDArray[np.uint8],
+    texts: NDArray[np.uint8],
+    text_ends: NDArray[np.int64],
+    id_spans: NDArray[np.int64],
+    status: NDArray[np.uint8],
+) -> None:
+    """Read every line: `texts` gets the unescaped texts, `id_spans` (n_lines, 2) where the ids are.
+
+    `texts` has room for all of `data` and a block. `status` is BLANK, READ or UNSURE.
+    """
+    written = 0
+    for line in range(len(ends)):
+        place = _skip_space(data, starts[line], ends[line])
+        status[line] = BLANK
+        if place < ends[line]:
+            text_end = _read_object(data, place, ends[line], text_key, id_key, texts, written, id_spans[line])
+            status[line] = READ if text_end >= 0 else UNSURE
+            written = max(written, text_end)
+        text_ends[line] = written
+
+
+@compiled
+def _read_object(data, place, end, text_key, id_key, texts, written, id_span):
+    """Read one line's object; returns where its text ends in `texts`."""
+    if data[place] != ord("{"):
+        return -1
+    text_end = -1
+    place = _skip_space(data, place + 1, end)
+    while True:
+        key = place + 1
+        place = _skip_key(data, place, end)
+        if place < 0:
+            return -1
+        key_end = place - 1
+        place = _skip_space(data, place, end)
+        if place >= end or data[place] != ord(":"):
+            return -1
+        place = _skip_space(data, place + 1, end)
+        if place >= end:
+            return -1
+        if _is_key(data, key, key_end, text_key):
+            if text_end >= 0 or data[place] != ord('"'):
+                return -1
+            place, text_end = _copy_string(data, place + 1, end, texts, written)
+        else:
+            value = place
+            place = _skip_value(data, place, end, texts, written if text_end < 0 else text_end)
+            if _is_key(data, key, key_end, id_key):
+                id_span[0], id_span[1] = value, place
+        if place < 0:
+            return -1
+        place = _skip_space(data, place, end)
+        if place >= end:
+            return -1
+        if data[place] == ord("}"):
+            break
+        if data[place] != ord(","):
+            return -1
+        place = _skip_space(data, place + 1, end)
+    return text_end if _skip_space(data, place + 1, end) == end else -1
+
+
+@compiled
+def _skip_value(data, place, end, scratch, written):
+    """Skip a value of any kind; strings are checked by copying them to where nothing is yet."""
+    is_object = np.uint64(0)  # a bit a level: whether it is an object
+    depth = 0
+    while True:
+        character = data[place]
+        is_open = False
+        if character == ord('"'):
+            place = _copy_string(data, place + 1, end, scratch, written)[0]
+        elif character in (ord("{"), ord("[")):
+            if depth == _MAX_DEPTH:
+                return -1
+            is_object = is_object << np.uint64(1) | np.uint64(character == ord("{"))
+            depth += 1
+            place = _skip_space(data, place + 1, end)
+            if place >= end:
+                return -1
+            is_open = data[place] != (ord("}") if is_object & np.uint64(1) else ord("]"))
+        else:
+            place = _skip_word(data, place, end)
+        if place < 0:
+            return -1
+        while depth and not is_open:  # after a value: the next one, or the end of what holds it
+            place = _skip_space(data, place, end)
+            if place >= end:
+                return -1
+            if data[place] == ord(","):
+                place = _skip_space(data, place + 1, end)
+                is_open = True
+            elif data[place] == (ord("}") if is_object & np.uint64(1) else ord("]")):
+                place += 1
+                depth -= 1
+                is_object >>= np.uint64(1)
+            else:
+                return -1
+        if not depth:
+            return place
+        if is_object & np.uint64(1):
+            place = _skip_key(data, place, end)
+            place = _skip_space(data, place, end) if place >= 0 else end
+            if place >= end or data[place] != ord(":"):
+                return -1
+            place = _skip_space(data, place + 1, end)
+        if place >= end:
+            return -1
+
+
+@compiled
+def _skip_key(data, place, end):
+    """Skip a key in quotes: printable ASCII without escapes; returns the place behind the quote."""
+    if place >= end or data[place] != ord('"'):
+        return -1
+    place += 1
+    while place < end and data[place] != ord('"'):
+        if data[place] < 0x20 or data[place] > 0x7E or data[place] == ord("\\"):
+            return -1
+        place += 1
+    return place + 1 if place < end else -1
+
+
+@compiled
+def _is_key(data, start, end, key):
+    if end - start != len(key):
+        return False
+    for index in range(len(key)):
+        if data[start + index] != key[index]:
+            return False
+    return True
+
+
+@compiled
+def _skip_space(data, place, end):
+    while place < end and data[place] in (0x20, 0x0A, 0x0D, 0x09):
+        place += 1
+    return place
+
+
+@compiled
+def _skip_word(data, place, end):
+    """Skip a number, true, false or null."""
+    start = place
+    while place < end and data[place] not in (0x20, 0x0A, 0x0D, 0x09, ord(","), ord("}"), ord("]")):
+        place += 1
+    length = place - start
+    first = data[start]
+    if length == 4 and first == ord("t"):
+        return place if _spells(data, start, (ord("r"), ord("u"), ord("e"))) else -1
+    if length == 4 and first == ord("n"):
+        return place if _spells(data, start, (ord("u"), ord("l"), ord("l"))) else -1
+    if length == 5 and first == ord("f"):
+        is_it = _spells(data, start, (ord("a"), ord("l"), ord("s"))) and data[start + 4] == ord("e")
+        return place if is_it else -1
+    return place if 0 < length <= _MAX_NUMBER and _is_number(data, start, place) else -1
+
+
+@compiled
+def _spells(data, start, rest):
+    return data[start + 1] == rest[0] and data[start + 2] == rest[1] and data[start + 3] == rest[2]
+
+
+@compiled
+def _is_number(data, place, end):
+    r"""-?(0|[1-9][0-9]*)(\.[0-9]+)?, which leaves out exponents."""
+    if data[place] == ord("-"):
+        place += 1
+    start = place
+    place = _skip_digits(data, place, end)
+    if place == start or (data[start] == ord("0") and place > start + 1):
+        return False
+    if place < end and data[place] == ord("."):
+        start = place + 1
+        place = _skip_digits(data, start, end)
+        if place == start:
+            return False
+    return place == end
+
+
+@compiled
+def _skip_digits(data, place, end):
+    while place < end and ord("0") <= data[place] <= ord("9"):
+        place += 1
+    return place
+
+
+@compiled
+def _copy_string(data, place, end, target, written):
+    """Copy a string's content, unescaped, up to its quote; returns (place behind the quote, written)."""
+    while place < end:
+        if place + BLOCK_BYTES <= len(data):
+            special = copy_string_block(data, place, target, written)
+            n_plain = count_trailing_zeros(special)
+            place += n_plain
+            written += n_plain
+            if n_plain == BLOCK_BYTES:
+                continue
+        character = data[place]
+        if character == ord('"'):
+            return place + 1, written
+        if character >= 0x80:
+            place, written = _copy_characters(data, place, end, target, written)
+        elif character == ord("\\"):
+            place, written = _copy_escape(data, place, end, target, written)
+        elif character >= 0x20:
+            target[written] = character
+            place, written = place + 1, written + 1
+        else:
+            return -1, -1
+        if place < 0:
+            return -1, -1
+    return -1, -1
+
+
+@compiled
+def _copy_characters(data, place, end, target, written):
+    """Copy characters beyond ASCII, as many as come; each must be well-formed UTF-8 (RFC 3629)."""
+    while place + 4 <= end and data[place] >= 0x80:
+        first, second, third = data[place], data[place + 1], data[place + 2]
+        if first < 0xE0:
+            is_good, n_bytes = first >= 0xC2 and second & 0xC0 == 0x80, 2
+        elif first < 0xF0:
+            is_good, n_bytes = second & 0xC0 == 0x80 and third & 0xC0 == 0x80, 3
+            if first == 0xE0:
+                is_good = is_good and second >= 0xA0
+            elif first == 0xED:  # surrogates
+                is_good = is_good and second < 0xA0
+        else:
+            is_good, n_bytes = second & 0xC0 == 0x80 and third & 0xC0 == 0x80, 4
+            is_good = is_good and data[place + 3] & 0xC0 == 0x80 and first <= 0xF4
+            if first == 0xF0:
+                is_good = is_good and second >= 0x90
+            elif first == 0xF4:
+                is_good = is_good and second < 0x90
+        if not is_good:
+            return -1, -1
+        target[written], target[written + 1], target[written + 2] = first, second, third
+        target[written + 3] = data[place + 3]
+        place += n_bytes
+        written += n_bytes
+    if place < end and data[place] >= 0x80:  # cut: a quote and a brace should follow
+        return -1, -1
+    return place, written
+
+
+@compiled
+def _copy_escape(data, place, end, target, written):
+    """Write what an escape stands for; half a surrogate pair stands for nothing."""
+    if place + 2 > end:
+        return -1, -1
+    kind = data[place + 1]
+    if kind == ord("u"):
+        code = _read_hex(data, place + 2, end)
+        place += 6
+        if 0xD800 <= code < 0xDC00:
+            is_pair = place + 6 <= end and data[place] == ord("\\") and data[place + 1] == ord("u")
+            low = _read_hex(data, place + 2, end) if is_pair else -1
+            if not 0xDC00 <= low < 0xE000:
+                return -1, -1
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00)
+            place += 6
+        elif code < 0 or 0xDC00 <= code < 0xE000:
+            return -1, -1
+        return place, encode(code, target, written)
+    if kind == ord("n"):
+        target[written] = 0x0A
+    elif kind == ord("t"):
+        target[written] = 0x09
+    elif kind == ord("r"):
+        target[written] = 0x0D
+    elif kind == ord("b"):
+        target[written] = 0x08
+    elif kind == ord("f"):
+        target[written] = 0x0C
+    elif kind in (ord('"'), ord("\\"), ord("/")):
+        target[written] = kind
+    else:
+        return -1, -1
+    return place + 2, written + 1
+
+
+@compiled
+def _read_hex(data, place, end):
+    if place + 4 > end:
+        return -1
+    value = np.int64(0)
+    for index in range(4):
+        character = np.int64(data[place + index])
+        lower = character | 0x20
+        if ord("0") <= character <= ord("9"):
+            digit = character - ord("0")
+        elif ord("a") <= lower <= ord("f"):
+            digit = lower - ord("a") + 10
+        else:
+            return -1
+        value = value << 4 | digit
+    return value

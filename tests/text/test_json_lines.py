@@ -1,0 +1,121 @@
+"""The compiled reader of lines against orjson: what it reads is right, what it cannot read it leaves."""
+
+import json
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dsllm.text.json_lines import read_texts
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=150)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+documents = st.fixed_dictionaries({"text": texts}, optional={"id": values, "meta": values, "é": values})
+
+
+def parts(found):
+    ends = found.texts.ends.tolist()
+    data = found.texts.data.tobytes()
+    id_ends = found.id_sizes.cumsum().tolist()
+    ids = found.ids.tobytes()
+    return [
+        (data[start:end].decode(), orjson.loads(ids[id_start:id_end]))
+        for start, end, id_start, id_end in zip([0, *ends], ends, [0, *id_ends], id_ends, strict=False)
+    ]
+
+
+@settings(deadline=None)  # the first call compiles
+@given(st.lists(documents, max_size=4), st.booleans(), st.sampled_from([None, 1]))
+def test_what_is_read_is_what_orjson_reads(rows, ensure_ascii, indent_items):
+    separators = (", ", " : ") if indent_items else (",", ":")
+    lines = [json.dumps(row, ensure_ascii=ensure_ascii, separators=separators) for row in rows]
+    found = read_texts("\n".join(lines).encode(), "text")
+    if found is not None:
+        assert parts(found) == [(row["text"], orjson.loads(orjson.dumps(row.get("id")))) for row in rows]
+        assert found.places.tolist() == list(range(len(rows)))
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=4), st.booleans())
+def test_plain_documents_are_always_read(rows, ensure_ascii):
+    lines = [
+        json.dumps({"id": "a", "n": [1.5, {"b": None}, []], "o": {}, "text": text}, ensure_ascii=ensure_ascii)
+        for text in rows
+    ]
+    found = read_texts("".join(line + "\n" for line in lines).encode(), "text")
+    assert found is not None
+    assert parts(found) == [(text, "a") for text in rows]
+
+
+GOOD = '{"id": 7, "text": "aé中\\ud83d\\ude42\\n", "x": [true, -0.5]}'.encode()
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+@example(20, 0x1F)
+def test_nothing_is_read_that_orjson_refuses(place, byte):
+    """One byte of a good line is another one."""
+    line = GOOD[:place] + bytes([byte]) + GOOD[place + 1 :]
+    found = read_texts(line, "text")
+    if found is None or b"\n" in line:
+        return
+    expected = orjson.loads(line) if not line.isspace() else None
+    assert parts(found) == [(expected["text"], expected.get("id"))]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"text": "a"',
+        b'{"text": "a"} x',
+        b'{"text": "a",}',
+        b'{"text": 1}',
+        b'{"id": "a"}',
+        b"[]",
+        b"{}",
+        b'{"text": "a\x01"}',
+        b'{"text": "\xff"}',
+        b'{"text": "\xed\xa0\x80"}',
+        b'{"text": "\xc0\xaf"}',
+        b'{"text": "\xf4\x90\x80\x80"}',
+        b'{"text": "\xe4\xb8',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\\ud800\\u0041"}',
+        b'{"text": "\\x"}',
+        b'{"text": "\\u12g4"}',
+        b'{"text": "a", "text": "b"}',
+        b'{"text": "a", "n": 01}',
+        b'{"text": "a", "n": 1.}',
+        b'{"text": "a", "n": -}',
+        b'{"text": "a", "n": nul}',
+        b'{"text": "a", "n": [1,]}',
+        b'{"text": "a", "n": [1}]}',
+        b'{"text": "a", "n": {"b" 1}}',
+        b'{"text": "a", "n": ' + b"[" * 70 + b"]" * 70 + b"}",
+        b'{"text": "a" "n": 1}',
+        b'{"text" "a"}',
+        b'{"te\\u0078t": "a"}',
+    ],
+    ids=repr,
+)
+def test_a_second_look_is_asked_for(line):
+    assert read_texts(line, "text") is None
+
+
+def test_blank_lines_are_passed_over():
+    found = read_texts(b'\n {"text": "a"} \r\n\n\t\n{"text": "b", "id": [1, 2]}', "text")
+    assert found is not None
+    assert parts(found) == [("a", None), ("b", [1, 2])]
+    assert found.places.tolist() == [1, 4]
+
+
+def test_another_field_holds_the_text():
+    found = read_texts(b'{"text": 1, "content": "a"}', "content")
+    assert found is not None
+    assert parts(found) == [("a", None)]
+    assert read_texts(b'{"a\\"b": "x"}', 'a"b') is None
