@@ -7,6 +7,7 @@ from dsllm.config import DocumentSettings, parse_bytes, setting
 from dsllm.errors import ConfigError
 
 MIN_MEMORY_BYTES = 100_000_000
+LEAST = ":least"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,10 @@ class DedupConfig(DocumentSettings):
         above=0,
         max=1,
     )
-    keep: Literal["first", "longest"] = setting(
-        "first", "Which of several duplicates stays; of equally long ones, the first."
+    keep: str = setting(
+        "first",
+        "Which of several duplicates stays: first, longest, or FIELD for the one with the greatest number or "
+        "ISO 8601 date in that field (FIELD:least: the least). Of equals the first; without the field last.",
     )
     shingle_words: int = setting(5, "Length of a shingle.", unit="words", min=1)
     fold_case: bool = setting(True, "Take upper and lower case as the same.")
@@ -45,6 +48,32 @@ class DedupConfig(DocumentSettings):
     removed: str | None = setting(
         None, "Folder for the removed documents, each with the one that stays and the similarity."
     )
+    pairs: str | None = setting(
+        None, "File for a line of JSON per removed document: it, the one that stays, and the similarity."
+    )
+    max_removed: float | None = setting(
+        None,
+        "Stop before anything is written when an input file of 100 documents or more loses a larger share.",
+        min=0,
+        max=1,
+    )
+    by: str | None = setting(
+        None,
+        "Field, such as dump: say what share goes when the first 1, 2, 3... dumps, in order of their names, "
+        "are taken together, and what when each is cleaned alone.",
+    )
+
+    @property
+    def asks_fields(self) -> bool:
+        """Whether documents must say more than their text and id."""
+        return self.keep_field[0] is not None or self.by is not None
+
+    @property
+    def keep_field(self) -> tuple[str | None, bool]:
+        """The field that `keep` names, None where it names none, and whether the least value stays."""
+        if self.keep in ("first", "longest"):
+            return None, False
+        return self.keep.removesuffix(LEAST), self.keep.endswith(LEAST)
 
     @property
     def memory_bytes(self) -> int:
@@ -55,6 +84,13 @@ class DedupConfig(DocumentSettings):
         super().__post_init__()
         if self.memory_bytes < MIN_MEMORY_BYTES:
             raise ConfigError(f"memory is {self.memory}, less than 100MB", hint="try --memory 1GB")
+        if self.keep in ("", LEAST) or self.by == "":
+            raise ConfigError(
+                f"keep is {self.keep!r}, by is {self.by!r}: a field without a name",
+                hint="try --keep date, --keep rank:least or --by dump",
+            )
+        if self.pairs in ("", "-"):
+            raise ConfigError(f"pairs is {self.pairs!r}, not a file", hint="try --pairs pairs.jsonl")
         if (self.n_bands is None) != (self.n_rows is None):
             raise ConfigError(
                 f"n_bands is {self.n_bands}, n_rows is {self.n_rows}",

@@ -11,12 +11,13 @@ import orjson
 from dsllm.io.documents import BadLine, Batch, parse_fields
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import DOCUMENT
+from dsllm.stages.dedup.fields import Fields, pack_dumps, read_fields
 from dsllm.text.json_lines import Lines, read_texts
 from dsllm.text.shingles import Permutations, make_permutations
 from dsllm.text.shingles_compiled import Shingler, Texts
 from dsllm.workers.passes import Columns
 
-COLUMNS = ("documents", "signatures", "ids")
+COLUMNS = ("documents", "signatures", "ids", "dumps", "dump_names")
 
 
 def make_shingler(config: DedupConfig) -> Shingler:
@@ -39,7 +40,7 @@ class Sign:
 
     def __call__(self, batch: Batch) -> Columns:
         """Describe the documents of a batch as arrays by the names in COLUMNS."""
-        lines, bad = read_lines(batch, self.config)
+        lines, fields, bad = read_lines(batch, self.config)
         texts = lines.texts
         sketches = make_shingler(self.config).sign(texts, self._permutations)
         rows = np.zeros(len(lines.places), DOCUMENT)
@@ -50,14 +51,19 @@ class Sign:
         rows["digest"] = sketches.digests
         if self.config.keep == "longest":
             rows["priority"] = rows["n_bytes"]
+        elif fields:
+            rows["priority"] = fields.priorities
         for place in np.flatnonzero(sketches.n_words == 0).tolist():
             end = int(texts.ends[place])
             rows["digest"][place] = _digest_of_text(texts.data[end - rows["n_bytes"][place] : end].tobytes())
         signatures = sketches.signatures
+        dumps, dump_names = pack_dumps(fields.dumps if fields else ())
         arrays: dict[str, Any] = {
             "documents": rows,
             "signatures": signatures if self.config.level == "near" else signatures[:, :0],
             "ids": lines.ids,
+            "dumps": dumps,
+            "dump_names": np.frombuffer(dump_names, np.uint8),
         }
         return Columns(arrays, bad)
 
@@ -66,11 +72,14 @@ class Sign:
         return make_permutations(self.config.n_hashes if self.config.level == "near" else 1, self.config.seed)
 
 
-def read_lines(batch: Batch, config: DedupConfig) -> tuple[Lines, list[BadLine]]:
-    """Read the texts and ids of a batch, and the lines that are no documents."""
-    if lines := read_texts(batch.lines, config.text_field):
-        return lines, []
+def read_lines(batch: Batch, config: DedupConfig) -> tuple[Lines, Fields | None, list[BadLine]]:
+    """Read the texts and ids of a batch, fields where they are asked for, and lines that are no documents."""
+    if not config.asks_fields and (lines := read_texts(batch.lines, config.text_field)):
+        return lines, None, []
     numbered, bad = parse_fields(batch, text_field=config.text_field, on_error=config.on_error)
+    asked = read_fields(batch, numbered, bad, config) if config.asks_fields else None
+    if asked:
+        numbered, bad = asked.numbered, asked.bad
     ids = [orjson.dumps(fields.get("id")) for _, _, fields in numbered]
     lines = Lines(
         Texts.join([fields[config.text_field].encode() for _, _, fields in numbered]),
@@ -78,7 +87,7 @@ def read_lines(batch: Batch, config: DedupConfig) -> tuple[Lines, list[BadLine]]
         np.frombuffer(b"".join(ids), np.uint8),
         np.array([len(identity) for identity in ids], np.int64),
     )
-    return lines, bad
+    return lines, asked, bad
 
 
 def _digest_of_text(text: bytes) -> tuple[int, int]:
