@@ -4,6 +4,7 @@ The functions below become a few LLVM instructions each, which every processor's
 NEON). They check no bounds: the caller leaves 64 bytes of room after the last place that it reads or writes.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,13 @@ from numba.extending import intrinsic
 F = TypeVar("F", bound=Callable[..., Any])
 
 BLOCK_BYTES = 64
+
+if "scipy" not in sys.modules:  # where numba would look for BLAS, which takes 0.2 s and is not used here
+    sys.modules["scipy"] = None  # type: ignore[assignment]
+    try:
+        import numba.np.arraymath
+    finally:
+        del sys.modules["scipy"]
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)

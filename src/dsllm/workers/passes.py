@@ -52,11 +52,16 @@ def map_by_source(
 
 @dataclass(frozen=True)
 class Pass:
-    """What all passes of a run share: who works, who is told, and where intermediate files go."""
+    """What all passes of a run share: who works, who is told, and where intermediate files go.
+
+    Sources that are read stay in memory for the next pass, in order, while they fit into `hold_bytes`.
+    """
 
     scratch: Path
     options: RunOptions
     reporter: Reporter
+    hold_bytes: int = 0
+    _held: dict[int, list[Batch]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def map(
         self, task: Callable[[Batch], R], sources: Sequence[Source], *, label: str
@@ -103,14 +108,27 @@ class Pass:
         ]
 
     def _batches(self, source: Source) -> Iterator[Batch]:
-        """Read a source; copy it where it cannot be read again."""
-        if source.path == "-":
-            with atomic_file(self.scratch / SPOOL) as file:
-                for batch in read_batches(source):
-                    file.write(batch.lines)
-                    yield batch
-        else:
-            yield from read_batches(source)
+        """Read a source, or take it from memory; copy it where it cannot be read again."""
+        if source.index in self._held:
+            yield from self._held[source.index]
+            return
+        room = self.hold_bytes - sum(len(batch.lines) for held in self._held.values() for batch in held)
+        held: list[Batch] | None = []
+        for batch in self._spooling(source) if source.path == "-" else read_batches(source):
+            room -= len(batch.lines)
+            if room < 0:
+                held = None
+            if held is not None:
+                held.append(batch)
+            yield batch
+        if held is not None:
+            self._held[source.index] = held
+
+    def _spooling(self, source: Source) -> Iterator[Batch]:
+        with atomic_file(self.scratch / SPOOL) as file:
+            for batch in read_batches(source):
+                file.write(batch.lines)
+                yield batch
 
 
 @dataclass(frozen=True)
