@@ -34,6 +34,7 @@ from dsllm.text.scan import UNICODE_VERSION
 from dsllm.workers.passes import Pass, read_bad_lines
 
 STAGE = "dedup"
+HELD_SHARE = 4  # one part in so many of the memory is for what was read and will be read again
 
 
 def run(
@@ -63,7 +64,8 @@ def run(
         out = None if output == "-" else open_folder(output)
         side = None if config.removed is None else open_folder(config.removed, is_side=True)
         temporary = out.scratch if out else stack.enter_context(tempfile.TemporaryDirectory(prefix="dsllm-"))
-        job = _Job(config, sources, out, side, Pass(Path(temporary), options, reporter))
+        work = Pass(Path(temporary), options, reporter, hold_bytes=config.memory_bytes // HELD_SHARE)
+        job = _Job(config, sources, out, side, work)
         return job.run(", ".join(inputs))
 
 
