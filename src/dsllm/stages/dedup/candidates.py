@@ -17,7 +17,7 @@ from dsllm.stages.dedup.bands import band_keys
 from dsllm.stages.dedup.corpus import Chunk, Corpus, Numbers
 from dsllm.stages.dedup.groups_compiled import UNTIED, flatten, join
 from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
-from dsllm.text.shingles import fmix64
+from dsllm.text.shingles import Hashes, fmix64
 
 KEY = np.dtype([("key", "<u8"), ("number", "<i8")])
 MEMBER = np.dtype([("root", "<i8"), ("number", "<i8")])
@@ -105,7 +105,12 @@ def send_components(corpus: Corpus, roots: NDArray[np.int64], shuffle: Shuffle) 
         numbers = tied_numbers(roots, chunk)
         records = np.empty(len(numbers), MEMBER)
         records["root"], records["number"] = roots[numbers], numbers
-        shuffle.write(chunk.index, fmix64(records["root"].astype(np.uint64) + _WITHOUT_HASH), records)
+        shuffle.write(chunk.index, hash_roots(records["root"]), records)
+
+
+def hash_roots(roots: Numbers) -> Hashes:
+    """Hash roots: says which partition a component goes to."""
+    return fmix64(roots.astype(np.uint64) + _WITHOUT_HASH)
 
 
 def tied_numbers(roots: NDArray[np.int64], chunk: Chunk) -> Numbers:

@@ -35,14 +35,20 @@ VERDICT = np.dtype([("level", "u1"), ("kept", "<i8"), ("similarity", "<f8")])
 NEAR_TWIN = np.dtype([("number", "<i8"), ("kept", "<i8"), ("similarity", "<f8")])
 
 N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
-_BYTES_PER_MEMBER = 512  # of a component, besides its signature and its set
+BYTES_PER_MEMBER = 512  # of a component, besides its signature and its set
 
 
 @dataclass(frozen=True)
 class Decision:
-    """All verdicts, by document number, and what was said on the way."""
+    """All verdicts, by document number, and what was found on the way.
+
+    `copies` are files of COPY rows; `roots` has the component of each document, and is empty when near
+    duplicates were not asked for.
+    """
 
     verdicts: NDArray[Any]
+    copies: list[Path]
+    roots: NDArray[np.int64]
     n_compared: int = 0
     n_unlisted: int = 0
 
@@ -69,7 +75,7 @@ class Decide:
             verdicts["level"][found["number"]] = EXACT
             verdicts["similarity"][found["number"]] = 1.0
         if self.config.level == "exact" or not len(self.corpus):
-            return Decision(verdicts)
+            return Decision(verdicts, removed, np.zeros(0, np.int64))
         write_atomic(self.corpus.scratch / "is-copy", (verdicts["level"] == EXACT).tobytes())
         roots = candidates.join_ties(self.corpus.scratch / "roots", len(self.corpus), self._find_ties())
         n_compared = n_unlisted = 0
@@ -87,21 +93,21 @@ class Decide:
             )
         for path in removed:
             _follow(verdicts, np.fromfile(path, copies.COPY)["number"])
-        return Decision(verdicts, n_compared, n_unlisted)
+        return Decision(verdicts, removed, roots, n_compared, n_unlisted)
 
     def _find_copies(self) -> list[Path]:
-        n_partitions = self._n_partitions(len(self.corpus) * copies.BYTES_PER_DOCUMENT)
-        shuffle = self._shuffle("digests", copies.RECORD, n_partitions)
+        n_partitions = self.n_partitions(len(self.corpus) * copies.BYTES_PER_DOCUMENT)
+        shuffle = self.shuffle("digests", copies.RECORD, n_partitions)
         self._send(copies.SendDigests(self.corpus, shuffle), shuffle)
-        return list(self._map(copies.FindCopies(shuffle), range(n_partitions)))
+        return list(self.map(copies.FindCopies(shuffle), range(n_partitions)))
 
     def _find_ties(self) -> Iterator[Path]:
         bands = choose_bands(self.config)
-        n_partitions = self._n_partitions(len(self.corpus) * bands[0] * candidates.BYTES_PER_BAND)
-        shuffle = self._shuffle("bands", candidates.KEY, n_partitions)
+        n_partitions = self.n_partitions(len(self.corpus) * bands[0] * candidates.BYTES_PER_BAND)
+        shuffle = self.shuffle("bands", candidates.KEY, n_partitions)
         is_copy = self.corpus.scratch / "is-copy"
         self._send(candidates.SendBands(self.corpus, bands, shuffle, is_copy), shuffle)
-        yield from self._map(candidates.FindTies(shuffle), range(n_partitions))
+        yield from self.map(candidates.FindTies(shuffle), range(n_partitions))
         shuffle.remove()
 
     def _judge(self, roots: NDArray[np.int64]) -> Iterator[Path]:
@@ -110,29 +116,32 @@ class Decide:
         task = sets.FindSets(self.corpus.scratch, self.config)
         self.work.write_columns(task, to_read, sets.COLUMNS, label="dedup: shingles", mark="sets-done")
         n_members = int(np.count_nonzero(roots != UNTIED)) if len(self.corpus) else 0
-        n_bytes = n_members * (_BYTES_PER_MEMBER + 4 * self.config.n_hashes) + sum(
+        n_bytes = n_members * (BYTES_PER_MEMBER + 4 * self.config.n_hashes) + sum(
             (self.corpus.scratch / f"{index:05d}.sets").stat().st_size for index in needed
         )
-        n_partitions = max(8, self._n_partitions(n_bytes))  # some at the least, for the workers to share
-        shuffle = self._shuffle("members", candidates.MEMBER, n_partitions)
+        n_partitions = max(8, self.n_partitions(n_bytes))  # some at the least, for the workers to share
+        shuffle = self.shuffle("members", candidates.MEMBER, n_partitions)
         candidates.send_components(self.corpus, roots, shuffle)
         with self.work.reporter.bar("dedup: compare", total=n_members, unit="documents") as bar:
-            for path, n_judged in self._map(Judge(self.corpus, self.config, shuffle), range(n_partitions)):
+            for path, n_judged in self.map(Judge(self.corpus, self.config, shuffle), range(n_partitions)):
                 bar.advance(n_judged)
                 yield path
 
-    def _shuffle(self, name: str, dtype: Any, n_partitions: int) -> Shuffle:
+    def shuffle(self, name: str, dtype: Any, n_partitions: int) -> Shuffle:
+        """Make a shuffle of records from the chunks of documents."""
         return Shuffle(self.corpus.scratch, name, dtype, len(self.corpus.chunks()), n_partitions)
 
     def _send(self, task: Callable[[Any], None], shuffle: Shuffle) -> None:
         to_do = [chunk for chunk in self.corpus.chunks() if not shuffle.is_written(chunk.index)]
-        for _ in self._map(task, to_do):
+        for _ in self.map(task, to_do):
             pass
 
-    def _map(self, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Let the workers do a task on each item; the results come in order."""
         yield from map_ordered(task, items, options=self.work.options, reporter=self.work.reporter)
 
-    def _n_partitions(self, n_bytes: int) -> int:
+    def n_partitions(self, n_bytes: int) -> int:
+        """Choose into how many parts so many bytes are cut, for those at work at once to fit the memory."""
         return max(1, -(-n_bytes * N_TASKS_AT_ONCE // self.config.memory_bytes))
 
 

@@ -1,6 +1,5 @@
 """Last pass: lines that stay go one way, as they came; lines that go the other, each with the reason."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import Batch, find_lines
 from dsllm.io.shards import pack_lines
 from dsllm.stages.dedup.corpus import Corpus
-from dsllm.stages.dedup.decide import EXACT, LEVEL_NAMES, NEAR, STAYS
+from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
+from dsllm.stages.dedup.pairs import describe_reasons
 from dsllm.workers.passes import column_path, read_column
 
 NOTE_FIELD = "dsllm_dedup"
@@ -35,7 +35,9 @@ def write_fates(corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> 
         goes = np.flatnonzero(fates["level"] != STAYS)
         with atomic_file(column_path(corpus.scratch, index, "notes")) as file:
             written = 0
-            for row, note in zip(goes, _notes(corpus, found[goes]) if with_notes else (), strict=False):
+            reasons = describe_reasons(corpus, found[goes]) if with_notes else ()
+            for row, reason in zip(goes, reasons, strict=False):
+                note = orjson.dumps(reason)
                 fates["note_start"][row], fates["note_end"][row] = written, written + len(note)
                 written += file.write(note)
         with atomic_file(column_path(corpus.scratch, index, "fates")) as file:
@@ -53,21 +55,6 @@ def _count(rows: NDArray[Any], level: NDArray[np.uint8]) -> dict[str, int]:
         "n_text_bytes": int(rows["n_bytes"].sum()),
         "n_text_bytes_kept": int(rows["n_bytes"][level == STAYS].sum()),
     }
-
-
-def _notes(corpus: Corpus, verdicts: NDArray[Any]) -> Iterator[bytes]:
-    """Say of each document why it goes: the level, the similarity, and which one stays for it."""
-    kept = np.array(verdicts["kept"])
-    lines = corpus.gather_rows(kept)["line"].tolist()
-    sources = (np.searchsorted(corpus.starts, kept, side="right") - 1).tolist()
-    for place, identity in enumerate(corpus.identities(kept)):
-        yield orjson.dumps(
-            {
-                "level": LEVEL_NAMES[int(verdicts["level"][place])],
-                "similarity": float(verdicts["similarity"][place]),
-                "kept": {"id": identity, "source": corpus.paths[sources[place]], "line": lines[place]},
-            }
-        )
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dsllm.errors import DocumentError
+from dsllm.errors import DocumentError, InputError
 from dsllm.io.documents import BadLine, Batch
 from dsllm.stages.dedup.config import DedupConfig
+from dsllm.stages.dedup.corpus import Corpus
+from dsllm.workers.passes import read_column
 
 NO_DUMP = "(none)"
 LAST = -math.inf  # the right to stay of a document that does not say
@@ -103,6 +105,31 @@ def pack_dumps(dumps: Sequence[str]) -> tuple[NDArray[np.uint64], bytes]:
     names = sorted(set(dumps))
     hashes = {name: hash_name(name) for name in names}
     return np.array([hashes[dump] for dump in dumps], np.uint64), orjson.dumps(names) + b"\n"
+
+
+def require_fields(corpus: Corpus, config: DedupConfig) -> None:
+    """Stop where a field that the settings name is in no document: likely its name is not as given.
+
+    Raises:
+        InputError: there is none.
+    """
+    field = config.keep_field[0]
+    if not len(corpus):
+        return
+    if field is not None and not any(
+        (corpus.chunk_rows(chunk)["priority"] != LAST).any() for chunk in corpus.chunks()
+    ):
+        raise _no_field(field, "--keep first, --keep longest")
+    no_dump = hash_name(NO_DUMP)
+    if config.by is not None and not any(
+        (read_column(corpus.scratch, index, "dumps", "<u8") != no_dump).any()
+        for index in range(len(corpus.paths))
+    ):
+        raise _no_field(config.by, "another --by")
+
+
+def _no_field(field: str, others: str) -> InputError:
+    return InputError(f"no document has a field {field!r}", hint=f"look at its name, or give {others}")
 
 
 def hash_name(name: str) -> int:

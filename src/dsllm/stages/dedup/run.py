@@ -18,20 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from dsllm.config import RunOptions
-from dsllm.errors import ConfigError, InputError
+from dsllm.errors import ConfigError, InputError, OutputError
 from dsllm.io.atomic import write_atomic
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
-from dsllm.io.sources import Source, find_sources, total_bytes
+from dsllm.io.sources import Source, find_sources
 from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import choose_bands, find_probability
+from dsllm.stages.dedup.by_dump import rate_by_dump, show_rates
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.decide import Decide
 from dsllm.stages.dedup.divide import Divide, Divided, write_fates
+from dsllm.stages.dedup.fields import require_fields
+from dsllm.stages.dedup.limit import check_limit
+from dsllm.stages.dedup.pairs import write_pairs
+from dsllm.stages.dedup.plan import plan
 from dsllm.stages.dedup.sign import COLUMNS, Sign
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.workers.passes import Pass, read_bad_lines
+
+__all__ = ["plan", "run"]
 
 STAGE = "dedup"
 HELD_SHARE = 4  # one part in so many of the memory is for what was read and will be read again
@@ -44,9 +51,13 @@ def run(
 
     Raises:
         ConfigError: no bands have the recall asked for, or lines set aside have no place to go.
-        InputError: there is no document in any input.
+        InputError: there is no document in any input, none has a field that is asked for, or an input would
+            lose more than `max_removed`.
+        OutputError: there is no folder for the file of pairs.
     """
     choose_bands(config)
+    if config.pairs is not None and not Path(config.pairs).absolute().parent.is_dir():
+        raise OutputError(f"{config.pairs}: no folder for it", hint="make it first, or give another --pairs")
     if output == "-" and config.on_error == "skip" and options.skipped is None:
         raise ConfigError(
             "--on-error skip with -o - has no place for the lines set aside",
@@ -69,29 +80,6 @@ def run(
         return job.run(", ".join(inputs))
 
 
-def plan(
-    config: DedupConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
-) -> dict[str, Any]:
-    """Say what a run would read and write, and what the bands would find; read no document."""
-    n_bands, n_rows = choose_bands(config)
-    sources = find_sources(inputs)
-    return {
-        "stage": STAGE,
-        "output": output,
-        "n_sources": len(sources),
-        "n_bytes_to_read": total_bytes(sources),
-        "n_bands": n_bands,
-        "n_rows": n_rows,
-        "expected_recall": {
-            str(similarity): round(find_probability(similarity, n_bands, n_rows), 5)
-            for similarity in sorted({0.7, 0.8, 0.9, config.threshold})
-        },
-        "scratch_bytes_per_document": 4 * config.n_hashes + 16 * n_bands + 100,
-        "scratch_bytes_per_word": 8,
-        "memory_bytes_per_document": 150,
-    }
-
-
 @dataclass
 class _Job:
     config: DedupConfig
@@ -108,16 +96,24 @@ class _Job:
         bad = [read_bad_lines(scratch, source.index) for source in self.sources]
         if not len(corpus) and not any(bad):
             raise InputError(f"{inputs}: no document in it", hint="check what wrote it")
-        decision = Decide(corpus, self.config, self.sources, self.work)()
+        require_fields(corpus, self.config)
+        decide = Decide(corpus, self.config, self.sources, self.work)
+        decision = decide()
         by_source = write_fates(corpus, decision.verdicts, with_notes=self.side is not None)
+        check_limit(corpus, decision.verdicts, by_source, self.config)
+        rates = {"by": rate_by_dump(decide, decision)} if self.config.by is not None else {}
         for counts, lines in zip(by_source, bad, strict=True):
             if lines:
                 counts["n_skipped"] = lines.count(b"\n")
+        if self.config.pairs is not None:
+            write_pairs(Path(self.config.pairs), corpus, decision.verdicts)
         self._divide(by_source, bad)
         total = _add(by_source)
         self._tell(total, by_source)
-        self._finish(total)
-        return total
+        if rates:
+            show_rates(rates["by"], self.work.reporter)
+        self._finish(total, rates)
+        return total | rates
 
     def _divide(self, by_source: list[dict[str, int]], bad: list[bytes]) -> None:
         """Write a shard per source, in the output and in the folder for what goes."""
@@ -172,7 +168,7 @@ class _Job:
                 f"dsllm: {total['n_skipped']:,} lines were no documents and were set aside"
             )
 
-    def _finish(self, total: dict[str, int]) -> None:
+    def _finish(self, total: dict[str, int], rates: dict[str, Any]) -> None:
         n_bands, n_rows = choose_bands(self.config)
         content: dict[str, Any] = {
             "kind": "documents",
@@ -187,7 +183,7 @@ class _Job:
             if folder and streams:
                 folder.set_stream_hash(streams[0])
             if folder:
-                folder.finish(counts=total, content={**content, **more})
+                folder.finish(counts=total, content={**content, **more, **rates})
 
 
 def _add(by_source: list[dict[str, int]]) -> dict[str, int]:
