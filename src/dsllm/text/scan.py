@@ -13,6 +13,7 @@ import functools
 import re
 import sys
 import unicodedata
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,16 @@ def words(text: str, *, fold: bool = False, punctuation: bool = False) -> list[s
     return pattern.findall(fold_case(text) if fold else text)
 
 
+def word_spans(text: str, *, punctuation: bool = False) -> list[tuple[int, int]]:
+    """Say where each word starts and ends in `text`: folding moves no word."""
+    return [found.span() for found in _word_pattern(punctuation).finditer(text)]
+
+
+def has_words(text: str, *, punctuation: bool = False) -> bool:
+    """Tell whether there is any word in `text`."""
+    return _word_pattern(punctuation).search(text) is not None
+
+
 def normalise(text: str, *, fold: bool = True, punctuation: bool = False) -> str:
     """Reduce `text` to its words, joined by one space: what two copies of a document have in common."""
     return " ".join(words(text, fold=fold, punctuation=punctuation))
@@ -154,6 +165,26 @@ def paragraphs(text: str) -> list[str]:
         is_inside = True
         found[-1].append(line)
     return ["\n".join(paragraph) for paragraph in found]
+
+
+def line_spans(text: str) -> list[tuple[int, int]]:
+    """Say where each of the `lines` starts and ends in `text`, its line end included."""
+    ends = [found.end() for found in re.finditer("\n", text)]
+    if not text.endswith("\n"):
+        ends.append(len(text))
+    return list(pairwise([0, *ends])) if text else []
+
+
+def paragraph_spans(text: str) -> list[tuple[int, int]]:
+    """Say where each of the `paragraphs` starts and ends in `text`, the blank lines behind it included."""
+    starts = []
+    is_inside = False
+    for start, end in line_spans(text):
+        is_blank = text[start:end].isspace()
+        if not is_blank and not is_inside:
+            starts.append(start)
+        is_inside = not is_blank
+    return list(pairwise([*starts, len(text)]))
 
 
 @functools.cache

@@ -25,7 +25,7 @@ from dsllm.text.vector import BLOCK_BYTES, compiled, load_word
 _FACTOR, _SHIFT = np.uint64(definition.MURMUR_FACTOR), np.uint64(definition.MURMUR_SHIFT)
 _BASE = definition.BASE
 _DIGEST_STEPS, _DIGEST_OFFSET = definition.DIGEST_STEPS, definition.DIGEST_OFFSET
-_MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
+MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
 _EMPTY = np.uint64(0)  # marks a free place of a hash table
 
 
@@ -90,16 +90,16 @@ class Shingler:
 def _sign_texts(
     data, ends, n_words, fold, punctuation, classes, folding, factors, offsets, signatures, digests, counts
 ):
-    folded, edges, state = _room(ends)
-    words = np.empty(n_words + _MAX_WORDS, np.uint64)
-    found = np.empty(n_words + _MAX_WORDS, np.uint64)
+    folded, edges, state = make_room(ends)
+    words = np.empty(n_words + MAX_WORDS, np.uint64)
+    found = np.empty(n_words + MAX_WORDS, np.uint64)
     start = 0
     for text in range(len(ends)):
         state[:] = 0
         state[PLACE] = start
         n_held = 0
         while True:
-            n_new = _next_words(
+            n_new = next_words(
                 data, ends[text], state, folded, edges, fold, punctuation, classes, folding, words, n_held
             )
             _add_to_digest(words[n_held : n_held + n_new], counts[text], digests[text])
@@ -115,9 +115,9 @@ def _sign_texts(
 
 @compiled
 def _find_sets(data, ends, n_words, fold, punctuation, classes, folding, hashes, set_ends):
-    folded, edges, state = _room(ends)
-    words = np.empty(n_words + _MAX_WORDS, np.uint64)
-    found = np.empty(n_words + _MAX_WORDS, np.uint64)
+    folded, edges, state = make_room(ends)
+    words = np.empty(n_words + MAX_WORDS, np.uint64)
+    found = np.empty(n_words + MAX_WORDS, np.uint64)
     start = n_hashes = 0
     for text in range(len(ends)):
         state[:] = 0
@@ -126,7 +126,7 @@ def _find_sets(data, ends, n_words, fold, punctuation, classes, folding, hashes,
         set_start = n_hashes
         table = np.zeros(64, np.uint64)
         while True:
-            n_new = _next_words(
+            n_new = next_words(
                 data, ends[text], state, folded, edges, fold, punctuation, classes, folding, words, n_held
             )
             n_seen += n_new
@@ -146,7 +146,8 @@ def _find_sets(data, ends, n_words, fold, punctuation, classes, folding, hashes,
 
 
 @compiled
-def _room(ends):
+def make_room(ends):
+    """Give what `scan_piece` writes to, large enough for each of the texts: (folded, edges, state)."""
     longest = start = 0
     for end in ends:
         longest = max(longest, end - start)
@@ -156,17 +157,18 @@ def _room(ends):
 
 
 @compiled
-def _next_words(data, end, state, folded, edges, fold, punctuation, classes, folding, words, n_held):
+def next_words(data, end, state, folded, edges, fold, punctuation, classes, folding, words, n_held):
     """Hash the words of the next piece into `words[n_held:]`; returns their number."""
     n_new = scan_piece(data, end, state, folded, edges, fold, punctuation, classes, folding)
     for word in range(n_new):
-        words[n_held + word] = _murmur64a(folded, edges[2 * word], edges[2 * word + 1])
+        words[n_held + word] = hash_word(folded, edges[2 * word], edges[2 * word + 1])
     keep_open_word(state, folded, edges)
     return n_new
 
 
 @compiled
-def _murmur64a(data, start, end):
+def hash_word(data, start, end):
+    """Hash `data[start:end]` as `hash_words` does; 8 bytes from the last place on are read."""
     n_left = end - start
     value = np.uint64(n_left) * _FACTOR
     while n_left >= 8:

@@ -1,0 +1,109 @@
+"""Cut out of a document what the string level has found."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from dsllm.io.documents import parse_line
+from dsllm.stages.dedup.repeats import RANGES
+from dsllm.stages.dedup.string_definition import Ranges
+from dsllm.text.scan import (
+    LETTER,
+    MARK,
+    character_classes,
+    has_words,
+    line_spans,
+    paragraph_spans,
+    word_spans,
+)
+from dsllm.workers.passes import column_path, read_column
+
+KINDS = ("spans", "lines", "paragraphs")
+
+
+@dataclass
+class Cuts:
+    """What is cut of one document: ranges of its words, lines and paragraphs, by number, ascending."""
+
+    spans: Ranges = field(default_factory=list)
+    lines: Ranges = field(default_factory=list)
+    paragraphs: Ranges = field(default_factory=list)
+
+
+def read_cuts(scratch: Path, source_index: int, first_row: int, end_row: int) -> dict[int, Cuts]:
+    """Read the cuts of some rows of a source, by row; documents of which nothing is cut are not in it."""
+    found: dict[int, Cuts] = {}
+    for kind in KINDS:
+        if not column_path(scratch, source_index, f"{kind}-cut-row").exists():
+            continue
+        rows, firsts, ends = (
+            read_column(scratch, source_index, f"{kind}-{column}", dtype) for column, dtype in RANGES.items()
+        )
+        own = slice(*np.searchsorted(rows, [first_row, end_row]).tolist())
+        for row, *places in zip(rows[own].tolist(), firsts[own].tolist(), ends[own].tolist(), strict=True):
+            getattr(found.setdefault(row, Cuts()), kind).append(tuple(places))
+    return found
+
+
+def cut_line(line: bytes, cuts: Cuts, *, text_field: str, punctuation: bool) -> bytes | None:
+    """Cut a document's text where it stands in the document's line; None where no word is left of it.
+
+    All else in the line stays byte for byte, but where the text's field cannot be found by its plain name.
+    """
+    fields = parse_line(line, text_field)
+    assert isinstance(fields, dict)  # the first pass has read it
+    text = cut_text(fields[text_field], cuts, punctuation=punctuation)
+    if not has_words(text, punctuation=punctuation):
+        return None
+    expected = {**fields, text_field: text}
+    pattern = re.escape(orjson.dumps(text_field)) + rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")'
+    for found in reversed(list(re.finditer(pattern, line))):
+        changed = line[: found.start(1)] + orjson.dumps(text) + line[found.end(1) :]
+        if parse_line(changed, text_field) == expected:  # it was this field, not one of an inner object
+            return changed
+    return orjson.dumps(expected) + b"\n"
+
+
+def cut_text(text: str, cuts: Cuts, *, punctuation: bool = False) -> str:
+    """Cut words, lines and paragraphs out of a text.
+
+    Words go from the start of the first up to the next one that stays, lines with their line feed,
+    paragraphs with the blank lines behind them. Where letters would meet, a space keeps them apart.
+    """
+    ranges: Ranges = []
+    if cuts.spans:
+        spans = word_spans(text, punctuation=punctuation)
+        starts = [start for start, _ in spans] + [len(text)]
+        ranges += [(starts[first], starts[end]) for first, end in cuts.spans]
+    for numbered, split in ((cuts.lines, line_spans), (cuts.paragraphs, paragraph_spans)):
+        if numbered:
+            spans = split(text)
+            ranges += [(spans[first][0], spans[end - 1][1]) for first, end in numbered]
+    return "".join(_apart(_outside(text, sorted(ranges))))
+
+
+def _outside(text: str, ranges: Ranges) -> Iterator[str]:
+    place = 0
+    for start, end in ranges:
+        if start > place:
+            yield text[place:start]
+        place = max(place, end)
+    if place < len(text):
+        yield text[place:]
+
+
+def _apart(pieces: Iterator[str]) -> Iterator[str]:
+    before = ""
+    for piece in pieces:
+        if before and _is_in_word(before[-1]) and _is_in_word(piece[0]):
+            yield " "
+        yield piece
+        before = piece
+
+
+def _is_in_word(character: str) -> bool:
+    return int(character_classes()[ord(character)]) in (LETTER, MARK)
