@@ -381,3 +381,26 @@ def test_page_goes_to_standard_output(pipeline, capfdbinary):
     config, options = ReportConfig(), RunOptions()
     report_run.run(config, [str(pipeline[0])], "-", options=options, reporter=Reporter(is_quiet=True))
     assert capfdbinary.readouterr().out.startswith(b"<!doctype html>")
+
+
+def test_dumps_taken_together_are_drawn_beside_each_alone(tmp_path):
+    shares = [("2021", 100, 0.2, 0.2), ("2022", 300, 0.45, 0.25)]
+    rows = [
+        {
+            "n_dumps": n,
+            "name": name,
+            "n_documents_so_far": so_far,
+            "removed_together_frac": together,
+            "removed_apart_frac": apart,
+        }
+        for n, (name, so_far, together, apart) in enumerate(shares, start=1)
+    ]
+    counts = {"n_documents": 300, "n_kept": 165}
+    content = {"kind": "documents", "by": {"field": "dump", "dumps": rows}}
+    page, _ = make_page(
+        [write_run(tmp_path / "clean", "dedup", counts, content=content)], tmp_path / "p.html"
+    )
+    assert "taken together: 2, 45" in page
+    assert "each cleaned alone: 2, 25" in page
+    assert "45.0 %" in page
+    assert "up to dump" in page

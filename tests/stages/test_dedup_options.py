@@ -226,3 +226,23 @@ def test_rates_by_dump_are_those_of_runs_over_the_dumps(tmp_path, monkeypatch, k
     assert [row["name"] for row in rows] == names
     assert [row["n_removed_alone"] for row in rows] == [n_removed([name]) for name in names]
     assert [row["n_removed_together"] for row in rows] == [n_removed(names[:n]) for n in (1, 2, 3, 4)]
+
+
+def test_plan_says_what_it_is_made_of(tmp_path):
+    """60,000 bytes plain and 10,000 packed, taken for 40,000: 100,000 bytes, 25 documents of 4,000."""
+    (tmp_path / "a.jsonl").write_bytes(b"x" * 60_000)
+    (tmp_path / "b.jsonl.zst").write_bytes(b"x" * 10_000)
+    inputs = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl.zst")]
+    answer = run_module.plan(
+        DedupConfig(threshold=0.75), inputs, "out", options=RunOptions(n_workers=2), reporter=QUIET
+    )
+    assert (answer["n_bytes_to_read"], answer["n_unpacked_bytes"], answer["n_documents"]) == (
+        70_000,
+        100_000,
+        25,
+    )
+    assert list(answer["expected_recall"]) == ["0.7", "0.75", "0.8", "0.9"]
+    bands, rows = answer["n_bands"], answer["n_rows"]
+    assert answer["expected_recall"]["0.75"] == round(1 - (1 - 0.75**rows) ** bands, 5)
+    assert answer["assumed"]["unpacked bytes per compressed byte"] == 4
+    assert answer["time_s"] > 0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dsllm.report.blocks import Beside, Block, Facts, Note, Table, cell, table
-from dsllm.report.charts import Bar, bar_chart
+from dsllm.report.charts import Bar, Series, bar_chart, line_chart
 from dsllm.report.folders import Run, first_number
 from dsllm.report.scales import Axis, format_bytes, format_number, format_percent
 
@@ -26,6 +26,7 @@ def dedup(run: Run) -> list[Block]:
     by_source = _shard_names(run)
     if len(by_source) > 1:
         blocks.append(_removed_by_source([*by_source, ("all", counts)]))
+    blocks += _removed_by_dump(run)
     recall = first_number(run.manifest.content, "recall_at_threshold")
     threshold = first_number(run.manifest.config, "threshold")
     if recall is not None and threshold is not None:
@@ -76,6 +77,39 @@ def _removed_by_source(rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
     caption = f"The first {MAX_ROWS} of {len(shown)} sources." if len(shown) > MAX_ROWS else ""
     columns = ["source", "documents", "exact copies", "near copies", "kept", "removed"]
     return table(columns, made, caption=caption, has_total=True)
+
+
+def _removed_by_dump(run: Run) -> list[Block]:
+    """How the removed share grows with the dumps that are cleaned together, beside that of each alone."""
+    by = run.manifest.content.get("by")
+    rows = by["dumps"] if isinstance(by, dict) else []
+    if not isinstance(by, dict) or len(rows) < 2:
+        return []
+    lines = [
+        Series(name, [(row["n_dumps"], 100 * row[key]) for row in rows], "dotted-line", colour)
+        for colour, (name, key) in enumerate(
+            (("taken together", "removed_together_frac"), ("each cleaned alone", "removed_apart_frac"))
+        )
+    ]
+    title = f"Removed documents of {run.name} by number of dumps"
+    picture = line_chart(title, Axis("dumps", is_tight=True), Axis("% removed", has_zero=True), lines)
+    step = -(-len(rows) // MAX_ROWS)
+    shown = [row for row in rows if row["n_dumps"] % step == 0 or row is rows[-1]]
+    made = [
+        [
+            row["n_dumps"],
+            row["name"],
+            row["n_documents_so_far"],
+            *(
+                cell(row[key], share=row[key], text=format_percent(row[key]))
+                for key in ("removed_together_frac", "removed_apart_frac")
+            ),
+        ]
+        for row in shown
+    ]
+    columns = ["dumps", f"up to {by['field']}", "documents", "together", "each alone"]
+    caption = "% of the documents removed, by the number of dumps"
+    return [Beside(picture, caption, table(columns, made))]
 
 
 def filter_(run: Run) -> list[Block]:
