@@ -44,7 +44,7 @@ def repeated_paragraphs(texts: Sequence[str]) -> list[Ranges]:
 def normal_form(text: str) -> str:
     """Give the folded words of a line or paragraph, joined by a space, with each decimal digit as 0.
 
-    Source: Wenzek et al. 2020 (CCNet), arXiv:1911.00359, section 3.1; accents stay here.
+    Source: Wenzek et al. 2020 (CCNet), arXiv:1911.00359, whose paragraphs are lines; accents stay here.
     """
     return re.sub(r"\d", "0", " ".join(words(text, fold=True)))
 
