@@ -26,6 +26,8 @@ _FACTOR, _SHIFT = np.uint64(definition.MURMUR_FACTOR), np.uint64(definition.MURM
 _BASE = definition.BASE
 _DIGEST_STEPS, _DIGEST_OFFSET = definition.DIGEST_STEPS, definition.DIGEST_OFFSET
 MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
+SAMPLE_BITS = 9  # one shingle in 512
+MAX_SAMPLES = 256
 _EMPTY = np.uint64(0)  # marks a free place of a hash table
 
 
@@ -45,11 +47,17 @@ class Texts:
 
 @dataclass(frozen=True)
 class Sketches:
-    """What is known of each text: (n_texts, n_hashes), (n_texts, 2) and (n_texts,)."""
+    """What is known of each text: (n_texts, n_hashes), (n_texts, 2) and (n_texts,).
+
+    `samples` (n_samples,) are the shingles whose upper SAMPLE_BITS bits are zero, in order, at most
+    MAX_SAMPLES of a text, and `sampled_texts` says which text each one is from.
+    """
 
     signatures: NDArray[np.uint32]
     digests: NDArray[np.uint64]
     n_words: NDArray[np.int64]
+    samples: NDArray[np.uint64]
+    sampled_texts: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,15 @@ class Shingler:
         signatures = np.full((n_texts, permutations.shape[1]), np.iinfo(np.uint32).max, np.uint32)
         digests = np.zeros((n_texts, 2), np.uint64)
         n_words = np.zeros(n_texts, np.int64)
-        _sign_texts(
+        samples = np.empty(n_texts * MAX_SAMPLES, np.uint64)
+        sampled_texts = np.empty(len(samples), np.int64)
+        n_samples = _sign_texts(
             texts.data, texts.ends, self.n_words, self.fold, self.punctuation, *word_tables(),
-            permutations[0], permutations[1], signatures, digests, n_words,
+            permutations[0], permutations[1], signatures, digests, n_words, samples, sampled_texts,
         )  # fmt: skip
-        return Sketches(signatures, digests, n_words)
+        return Sketches(
+            signatures, digests, n_words, samples[:n_samples].copy(), sampled_texts[:n_samples].copy()
+        )
 
     def shingle_sets(self, texts: Texts) -> tuple[Hashes, NDArray[np.int64]]:
         """Give the distinct shingles of each text, in order of appearance, and where each set ends."""
@@ -88,12 +100,13 @@ class Shingler:
 
 @compiled
 def _sign_texts(
-    data, ends, n_words, fold, punctuation, classes, folding, factors, offsets, signatures, digests, counts
-):
+    data, ends, n_words, fold, punctuation, classes, folding, factors, offsets, signatures, digests, counts,
+    samples, sampled_texts,
+):  # fmt: skip
     folded, edges, state = make_room(ends)
     words = np.empty(n_words + MAX_WORDS, np.uint64)
     found = np.empty(n_words + MAX_WORDS, np.uint64)
-    start = 0
+    start = n_samples = 0
     for text in range(len(ends)):
         state[:] = 0
         state[PLACE] = start
@@ -107,10 +120,12 @@ def _sign_texts(
             is_last = state[PLACE] >= ends[text]
             n_found = _hash_runs(words, n_held + n_new, n_words, is_last and counts[text] < n_words, found)
             _lower(found, n_found, factors, offsets, signatures[text])
+            n_samples = _sample(found, n_found, text, samples, sampled_texts, n_samples)
             if is_last:
                 break
             n_held = _keep_last(words, n_held + n_new, n_words - 1)
         start = ends[text]
+    return n_samples
 
 
 @compiled
@@ -219,6 +234,19 @@ def _lower(found, n_found, factors, offsets, least):
         for index in range(len(factors)):
             least[index] = min(least[index], _permute(a, factors[index], offsets[index]))
         place += 1
+
+
+@compiled
+def _sample(found, n_found, text, samples, sampled_texts, n_samples):
+    first = n_samples
+    while first and sampled_texts[first - 1] == text:
+        first -= 1
+    for index in range(n_found):
+        if found[index] >> np.uint64(64 - SAMPLE_BITS) == 0 and n_samples - first < MAX_SAMPLES:
+            samples[n_samples] = found[index]
+            sampled_texts[n_samples] = text
+            n_samples += 1
+    return n_samples
 
 
 @compiled

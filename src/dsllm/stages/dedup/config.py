@@ -45,6 +45,9 @@ class DedupConfig(DocumentSettings):
     n_rows: int | None = setting(None, "Hashes in a band, in place of --recall.", min=1)
     seed: int = setting(1, "Seed of the hash functions.", min=0, max=2**32 - 1)
     memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
+    estimate_error: bool = setting(
+        True, "Estimate recall from pairs of documents that are compared exactly, beside the bands' theory."
+    )
     removed: str | None = setting(
         None, "Folder for the removed documents, each with the one that stays and the similarity."
     )

@@ -26,6 +26,8 @@ DOCUMENT = np.dtype(
         ("digest", "<u8", 2),
     ]
 )
+# A row a sampled shingle of a document: its hash and the document's line.
+SAMPLE = np.dtype([("hash", "<u8"), ("line", "<i8")])
 CHUNK_DOCUMENTS = 1 << 16
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from dsllm.io.atomic import write_atomic
 from dsllm.io.sources import Source
-from dsllm.stages.dedup import candidates, copies, sets
+from dsllm.stages.dedup import candidates, copies, error, sets
 from dsllm.stages.dedup.bands import band_keys, choose_bands
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.groups_compiled import UNTIED
 from dsllm.stages.dedup.judge import MAX_LISTED, judge
 from dsllm.stages.dedup.shuffle import Shuffle
-from dsllm.workers.passes import Pass
+from dsllm.workers.passes import Pass, column_path
 from dsllm.workers.pool import map_ordered
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ class Decision:
     roots: NDArray[np.int64]
     n_compared: int = 0
     n_unlisted: int = 0
+    error: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Decide:
             return Decision(verdicts, removed, np.zeros(0, np.int64))
         write_atomic(self.corpus.scratch / "is-copy", (verdicts["level"] == EXACT).tobytes())
         roots = candidates.join_ties(self.corpus.scratch / "roots", len(self.corpus), self._find_ties())
+        pairs = error.take_pairs(self._draw_pairs() if self.config.estimate_error else [])
         n_compared = n_unlisted = 0
-        for path in self._judge(roots):
+        for path in self._judge(roots, np.unique([pairs["a"], pairs["b"]])):
             twins = np.fromfile(path, NEAR_TWIN)
             verdicts["level"][twins["number"]] = NEAR
             verdicts["kept"][twins["number"]] = twins["kept"]
@@ -93,7 +95,28 @@ class Decide:
             )
         for path in removed:
             _follow(verdicts, np.fromfile(path, copies.COPY)["number"])
-        return Decision(verdicts, removed, roots, n_compared, n_unlisted)
+        return Decision(verdicts, removed, roots, n_compared, n_unlisted, self._estimate(pairs, verdicts))
+
+    def _draw_pairs(self) -> list[Path]:
+        n_bytes = sum(
+            column_path(self.corpus.scratch, index, "samples").stat().st_size
+            for index in range(len(self.corpus.paths))
+        )
+        n_partitions = self.n_partitions(n_bytes * error.SORT_FACTOR)
+        shuffle = self.shuffle("samples", error.MEETING, n_partitions)
+        self._send(error.SendSamples(self.corpus, shuffle, self.corpus.scratch / "is-copy"), shuffle)
+        return list(self.map(error.DrawPairs(shuffle, self.config.seed), range(n_partitions)))
+
+    def _estimate(self, pairs: NDArray[Any], verdicts: NDArray[Any]) -> dict[str, Any] | None:
+        if not self.config.estimate_error:
+            return None
+        bands = choose_bands(self.config)
+        found = error.compare(pairs, self.corpus, verdicts, bands)
+        threshold, seed = self.config.threshold, self.config.seed
+        return {
+            "precision": error.check_removed(self.corpus, verdicts, NEAR, threshold, seed),
+            **error.summarise(found, threshold, bands, seed),
+        }
 
     def _find_copies(self) -> list[Path]:
         n_partitions = self.n_partitions(len(self.corpus) * copies.BYTES_PER_DOCUMENT)
@@ -110,8 +133,8 @@ class Decide:
         yield from self.map(candidates.FindTies(shuffle), range(n_partitions))
         shuffle.remove()
 
-    def _judge(self, roots: NDArray[np.int64]) -> Iterator[Path]:
-        needed = sets.write_needed(self.corpus, roots)
+    def _judge(self, roots: NDArray[np.int64], sampled: NDArray[np.int64]) -> Iterator[Path]:
+        needed = sets.write_needed(self.corpus, roots, sampled)
         to_read = [source for source in self.work.spooled(self.sources) if source.index in needed]
         task = sets.FindSets(self.corpus.scratch, self.config)
         self.work.write_columns(task, to_read, sets.COLUMNS, label="dedup: shingles", mark="sets-done")

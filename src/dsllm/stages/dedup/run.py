@@ -30,6 +30,7 @@ from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.decide import Decide
 from dsllm.stages.dedup.divide import Divide, Divided, write_fates
+from dsllm.stages.dedup.error import show_error
 from dsllm.stages.dedup.fields import require_fields
 from dsllm.stages.dedup.limit import check_limit
 from dsllm.stages.dedup.pairs import write_pairs
@@ -102,6 +103,8 @@ class _Job:
         by_source = write_fates(corpus, decision.verdicts, with_notes=self.side is not None)
         check_limit(corpus, decision.verdicts, by_source, self.config)
         rates = {"by": rate_by_dump(decide, decision)} if self.config.by is not None else {}
+        if decision.error is not None:
+            rates["error"] = decision.error
         for counts, lines in zip(by_source, bad, strict=True):
             if lines:
                 counts["n_skipped"] = lines.count(b"\n")
@@ -110,7 +113,9 @@ class _Job:
         self._divide(by_source, bad)
         total = _add(by_source)
         self._tell(total, by_source)
-        if rates:
+        if "error" in rates:
+            show_error(rates["error"], self.config.threshold, self.work.reporter)
+        if "by" in rates:
             show_rates(rates["by"], self.work.reporter)
         self._finish(total, rates)
         return total | rates

@@ -22,11 +22,14 @@ COLUMNS = ("sets", "set_sizes")
 NEEDED = np.dtype([("row", "<i8"), ("line", "<i8")])
 
 
-def write_needed(corpus: Corpus, roots: NDArray[np.int64]) -> list[int]:
-    """Write which documents are needed; returns the sources that have any."""
+def write_needed(corpus: Corpus, roots: NDArray[np.int64], more: Numbers) -> list[int]:
+    """Write which documents are needed, those in components and `more`; returns the sources that have any."""
     parts: dict[int, list[NDArray[Any]]] = {}
     for chunk in corpus.chunks():
-        rows = tied_numbers(roots, chunk) - int(corpus.starts[chunk.source_index])
+        end_number = chunk.first_number + chunk.end_row - chunk.first_row
+        wanted = more[(more >= chunk.first_number) & (more < end_number)]
+        numbers = np.union1d(tied_numbers(roots, chunk), wanted)
+        rows = numbers - int(corpus.starts[chunk.source_index])
         needed = np.empty(len(rows), NEEDED)
         needed["row"], needed["line"] = rows, corpus.rows(chunk.source_index)["line"][rows]
         if len(rows):

@@ -10,14 +10,14 @@ import orjson
 
 from dsllm.io.documents import BadLine, Batch, parse_fields
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import DOCUMENT
+from dsllm.stages.dedup.corpus import DOCUMENT, SAMPLE
 from dsllm.stages.dedup.fields import Fields, pack_dumps, read_fields
 from dsllm.text.json_lines import Lines, read_texts
 from dsllm.text.shingles import Permutations, make_permutations
 from dsllm.text.shingles_compiled import Shingler, Texts
 from dsllm.workers.passes import Columns
 
-COLUMNS = ("documents", "signatures", "ids", "dumps", "dump_names")
+COLUMNS = ("documents", "signatures", "samples", "ids", "dumps", "dump_names")
 
 
 def make_shingler(config: DedupConfig) -> Shingler:
@@ -56,11 +56,14 @@ class Sign:
         for place in np.flatnonzero(sketches.n_words == 0).tolist():
             end = int(texts.ends[place])
             rows["digest"][place] = _digest_of_text(texts.data[end - rows["n_bytes"][place] : end].tobytes())
+        samples = np.empty(len(sketches.samples), SAMPLE)
+        samples["hash"], samples["line"] = sketches.samples, rows["line"][sketches.sampled_texts]
         signatures = sketches.signatures
         dumps, dump_names = pack_dumps(fields.dumps if fields else ())
         arrays: dict[str, Any] = {
             "documents": rows,
             "signatures": signatures if self.config.level == "near" else signatures[:, :0],
+            "samples": samples,
             "ids": lines.ids,
             "dumps": dumps,
             "dump_names": np.frombuffer(dump_names, np.uint8),

@@ -1,0 +1,230 @@
+"""What a run missed and what it removed wrongly, estimated from pairs of documents compared exactly.
+
+Pairs for this are found in a way that has nothing to do with bands: one shingle in 512, chosen by its hash,
+is a meeting place, and of the documents that meet there two are drawn. A pair that shares s shingles has s
+chances to meet; divided by these, the drawn pairs stand for all pairs of documents that share a shingle
+(Horvitz and Thompson 1952). Copies take no part: they are found without fail.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.io.atomic import write_atomic
+from dsllm.progress import Reporter
+from dsllm.stages.dedup.bands import band_keys, find_probability
+from dsllm.stages.dedup.corpus import SAMPLE, Chunk, Corpus, Numbers
+from dsllm.stages.dedup.sets import gather_sets
+from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
+from dsllm.text.shingles import fmix64, jaccard, n_shared
+from dsllm.workers.passes import read_column
+
+MEETING = np.dtype([("hash", "<u8"), ("number", "<i8")])
+# A pair that met: where, who, and how many pairs could have been drawn there.
+PAIR = np.dtype([("rank", "<u8"), ("a", "<i8"), ("b", "<i8"), ("n_pairs", "<f8")])
+SORT_FACTOR = 6  # what a partition takes in memory, as a multiple of its samples
+N_PAIRS = 2000
+N_REMOVED = 300
+N_RESAMPLES = 2000
+_N_DIGITS = 6
+_PAIRS_AT_ONCE = 64
+_Z = 1.959963984540054  # of the normal distribution: 95 % lie within so many standard deviations
+_BINS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+
+
+@dataclass(frozen=True)
+class SendSamples:
+    """The task: send the sampled shingles of a chunk's documents to their partitions."""
+
+    corpus: Corpus
+    shuffle: Shuffle
+    is_copy: Path
+
+    releases_lock = True
+
+    def __call__(self, chunk: Chunk) -> None:
+        """Write the chunk's file."""
+        samples = read_column(self.corpus.scratch, chunk.source_index, "samples", SAMPLE)
+        lines = self.corpus.chunk_rows(chunk)["line"]
+        first, end = np.searchsorted(samples["line"], [lines[0], lines[-1] + 1])
+        numbers = chunk.first_number + np.searchsorted(lines, samples["line"][first:end])
+        is_copy = np.memmap(self.is_copy, bool, "r")
+        stays = ~is_copy[numbers]
+        records = np.empty(int(stays.sum()), MEETING)
+        records["hash"], records["number"] = samples["hash"][first:end][stays], numbers[stays]
+        # The sample is chosen by the upper bits, which are therefore all alike: partitions need others.
+        self.shuffle.write(chunk.index, fmix64(np.ascontiguousarray(records["hash"])), records)
+
+
+@dataclass(frozen=True)
+class DrawPairs:
+    """The task: draw a pair of documents at each meeting place of a partition, written as PAIR rows."""
+
+    shuffle: Shuffle
+    seed: int
+
+    releases_lock = True
+
+    def __call__(self, partition: int) -> Path:
+        """Return the file: the N_PAIRS rows of least rank."""
+        path = self.shuffle.scratch / f"drawn-{partition:05d}"
+        if path.exists():
+            return path
+        records = np.unique(self.shuffle.read(partition))
+        records = records[np.sort(find_repeated(np.ascontiguousarray(records["hash"])))]
+        ranks = fmix64(records["number"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ records["hash"])
+        order = np.lexsort((ranks + np.uint64(self.seed), records["hash"]))
+        hashes, numbers = records["hash"][order], records["number"][order]
+        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])) if len(hashes) else order
+        sizes = np.diff(np.append(starts, len(hashes)))
+        starts, sizes = starts[sizes > 1], sizes[sizes > 1]
+        pairs = np.empty(len(starts), PAIR)
+        pairs["rank"] = fmix64(hashes[starts] + np.uint64(self.seed))
+        pairs["a"], pairs["b"] = numbers[starts], numbers[starts + 1]
+        pairs["n_pairs"] = sizes * (sizes - 1) / 2
+        drawn = np.sort(pairs, order="rank")[:N_PAIRS]
+        write_atomic(path, drawn.tobytes())
+        return path
+
+
+def take_pairs(files: Sequence[Path]) -> NDArray[Any]:
+    """Choose the pairs to compare: the N_PAIRS of least rank."""
+    drawn = np.concatenate([np.zeros(0, PAIR), *(np.fromfile(path, PAIR) for path in files)])
+    return np.sort(drawn, order="rank")[:N_PAIRS]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The drawn pairs, compared exactly; arrays of one length.
+
+    `weight` is in proportion to the number of pairs that a drawn one stands for.
+    """
+
+    similarity: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    shares_band: NDArray[np.bool_]
+    is_broken: NDArray[np.bool_]  # one of the two went
+
+
+def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: tuple[int, int]) -> Compared:
+    """Compare drawn pairs exactly, by the definition of `text/shingles.py`."""
+    similarity, weight = np.zeros(len(pairs)), np.zeros(len(pairs))
+    numbers: Numbers = np.stack([pairs["a"], pairs["b"]], axis=1).ravel()
+    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
+        sets, ends = gather_sets(corpus, numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
+        cut = [np.sort(part) for part in np.split(sets, ends[:-1])]
+        for place, (a, b) in enumerate(zip(cut[::2], cut[1::2], strict=True), start=first):
+            similarity[place] = jaccard(a, b)
+            weight[place] = pairs["n_pairs"][place] / max(1, n_shared(a, b))
+    keys = band_keys(corpus.gather_signatures(numbers), *bands)
+    stays = verdicts["kept"][numbers] < 0
+    return Compared(
+        similarity,
+        weight,
+        (keys[:, ::2] == keys[:, 1::2]).any(axis=0),
+        ~(stays[::2] & stays[1::2]),
+    )
+
+
+def check_removed(
+    corpus: Corpus, verdicts: NDArray[Any], level: int, threshold: float, seed: int
+) -> dict[str, Any] | None:
+    """Look again at some near duplicates that went: does the twin stay, and is it similar enough?"""
+    is_first = verdicts["level"] == level
+    numbers = np.flatnonzero(is_first)
+    numbers = numbers[~np.memmap(corpus.scratch / "is-copy", bool, "r")[numbers]]
+    if not len(numbers):
+        return None
+    ranks = fmix64(numbers.astype(np.uint64) + np.uint64(seed))
+    numbers = np.sort(numbers[np.argsort(ranks, kind="stable")[:N_REMOVED]])
+    twins = np.array(verdicts["kept"][numbers])
+    is_right = verdicts["kept"][twins] < 0
+    for place, (number, twin) in enumerate(zip(numbers.tolist(), twins.tolist(), strict=True)):
+        sets, ends = gather_sets(corpus, np.array([number, twin]))
+        is_right[place] &= jaccard(np.sort(sets[: ends[0]]), np.sort(sets[ends[0] :])) >= threshold
+    return {"n_removed": len(numbers), **_share(is_right)}
+
+
+def show_error(error: dict[str, Any], threshold: float, reporter: Reporter) -> None:
+    """Print what was estimated: a sentence, and the bands' theory beside what they did."""
+    if recall := error["recall"]:
+        reporter.say(
+            f"dsllm: recall at {threshold}: {_interval(recall)}, from {error['n_pairs_at_threshold']:,} "
+            "pairs that were drawn without bands and compared"
+        )
+    if precision := error["precision"]:
+        reporter.say(
+            f"dsllm: precision at {threshold}: {_interval(precision)}, from {precision['n_removed']:,} "
+            "removed documents that were compared again"
+        )
+    rows = [
+        [f"{row['from']} to {row['to']}", row["n_pairs"], row["found"]["value"], row["expected"]]
+        for row in error["by_similarity"]
+    ]
+    reporter.table("pairs that share a band", ("similarity", "drawn", "found", "expected"), rows)
+
+
+def _interval(share: dict[str, float]) -> str:
+    return f"{share['value']:.4f} ({share['low']:.4f} to {share['high']:.4f})"
+
+
+def summarise(found: Compared, threshold: float, bands: tuple[int, int], seed: int) -> dict[str, Any]:
+    """Say recall and precision at the threshold with 95 % intervals, and what bands find by similarity."""
+    is_true = found.similarity >= threshold
+    return {
+        "n_pairs": len(found.similarity),
+        "n_pairs_at_threshold": int(is_true.sum()),
+        "recall": _ratio(found.is_broken, is_true, found.weight, seed),
+        "recall_of_bands": _ratio(found.shares_band, is_true, found.weight, seed),
+        "precision_of_bands": _ratio(is_true, found.shares_band, found.weight, seed),
+        "by_similarity": [
+            {
+                "from": low,
+                "to": high,
+                "n_pairs": int(inside.sum()),
+                "found": _share(found.shares_band[inside]),
+                "expected": round(
+                    float(np.mean([find_probability(s, *bands) for s in found.similarity[inside]])), _N_DIGITS
+                ),
+            }
+            for low, high in pairwise(_BINS)
+            if (inside := _within(found.similarity, low, high)).any()
+        ],
+    }
+
+
+def _within(similarity: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    return (similarity >= low) & ((similarity < high) | (high == _BINS[-1]))
+
+
+def _ratio(
+    is_hit: NDArray[np.bool_], is_of: NDArray[np.bool_], weight: NDArray[np.float64], seed: int
+) -> dict[str, float] | None:
+    """Weigh the share of hits; the interval is that of a bootstrap, or Wilson's where all agree."""
+    hits, weights = is_hit[is_of], weight[is_of]
+    if not len(hits):
+        return None
+    value = float((weights * hits).sum() / weights.sum())
+    if hits.all() or not hits.any():
+        return _share(hits)
+    draws = np.random.default_rng(seed).integers(0, len(hits), (N_RESAMPLES, len(hits)))
+    ratios = (weights * hits)[draws].sum(axis=1) / weights[draws].sum(axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return _rounded(value, float(low), float(high))
+
+
+def _share(hits: NDArray[np.bool_]) -> dict[str, float]:
+    """Wilson's interval of a share (1927)."""
+    n, share = len(hits), float(hits.mean())
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * (share * (1 - share) / n + _Z**2 / (4 * n**2)) ** 0.5
+    return _rounded(share, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def _rounded(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": round(value, _N_DIGITS), "low": round(low, _N_DIGITS), "high": round(high, _N_DIGITS)}
