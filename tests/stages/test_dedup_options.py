@@ -245,4 +245,24 @@ def test_plan_says_what_it_is_made_of(tmp_path):
     bands, rows = answer["n_bands"], answer["n_rows"]
     assert answer["expected_recall"]["0.75"] == round(1 - (1 - 0.75**rows) ** bands, 5)
     assert answer["assumed"]["unpacked bytes per compressed byte"] == 4
-    assert answer["time_s"] > 0
+    assert answer["time_s"] == 1.2  # the start; 100 kB at 25 MB/s by two workers add 2 ms
+
+
+def test_rates_by_dump_do_not_depend_on_memory_or_workers(tmp_path, monkeypatch):
+    """A run of many partitions and two workers: the manifest's rates are the same."""
+    draw = random.Random(5)
+    lines = [
+        {"text": numbers(*range(10 * family, 10 * family + 9 + draw.randrange(2))), "dump": draw.randrange(4)}
+        for family in (draw.randrange(40) for _ in range(300))
+    ]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    settings = {"by": "dump", "keep": "longest", **WORDS}
+    expected = dedup([source], tmp_path / "much", **settings)["by"]
+    monkeypatch.setattr("dsllm.stages.dedup.config.MIN_MEMORY_BYTES", 1)
+    monkeypatch.setattr("dsllm.stages.dedup.corpus.CHUNK_DOCUMENTS", 37)
+    config = DedupConfig(memory="50kB", **settings)
+    found = run_module.run(
+        config, [str(source)], str(tmp_path / "little"), options=RunOptions(n_workers=2), reporter=QUIET
+    )
+    assert found["by"] == expected
+    assert expected["dumps"][-1]["n_removed_together"] > 200
