@@ -105,7 +105,7 @@ class Decide:
         n_partitions = self.n_partitions(n_bytes * error.SORT_FACTOR)
         shuffle = self.shuffle("samples", error.MEETING, n_partitions)
         self._send(error.SendSamples(self.corpus, shuffle, self.corpus.scratch / "is-copy"), shuffle)
-        return list(self.map(error.DrawPairs(shuffle, self.config.seed), range(n_partitions)))
+        return list(self.map(error.DrawPairs(self.corpus, self.config, shuffle), range(n_partitions)))
 
     def _estimate(self, pairs: NDArray[Any], verdicts: NDArray[Any]) -> dict[str, Any] | None:
         if not self.config.estimate_error:

@@ -3,7 +3,9 @@
 Pairs for this are found in a way that has nothing to do with bands: one shingle in 512, chosen by its hash,
 is a meeting place, and of the documents that meet there two are drawn. A pair that shares s shingles has s
 chances to meet; divided by these, the drawn pairs stand for all pairs of documents that share a shingle
-(Horvitz and Thompson 1952). Copies take no part: they are found without fail.
+(Horvitz and Thompson 1952). Of the places a few are taken, those of likely duplicates more often than others,
+and weighed for it (priority sampling: Duffield, Lund and Thorup 2007). Copies take no part: they are found
+without fail.
 """
 
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from dsllm.io.atomic import write_atomic
 from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import band_keys, find_probability
+from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import SAMPLE, Chunk, Corpus, Numbers
 from dsllm.stages.dedup.sets import gather_sets
 from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
@@ -25,14 +28,19 @@ from dsllm.text.shingles import fmix64, jaccard, n_shared
 from dsllm.workers.passes import read_column
 
 MEETING = np.dtype([("hash", "<u8"), ("number", "<i8")])
-# A pair that met: where, who, and how many pairs could have been drawn there.
-PAIR = np.dtype([("rank", "<u8"), ("a", "<i8"), ("b", "<i8"), ("n_pairs", "<f8")])
+# A pair that met: its size as it is sampled by, that size over a random number, who, and how many pairs could
+# have been drawn there.
+PAIR = np.dtype([("priority", "<f8"), ("size", "<f8"), ("a", "<i8"), ("b", "<i8"), ("n_pairs", "<f8")])
 SORT_FACTOR = 6  # what a partition takes in memory, as a multiple of its samples
-N_PAIRS = 2000
-N_REMOVED = 300
+N_PAIRS = 600
+N_REMOVED = 200
 N_RESAMPLES = 2000
 _N_DIGITS = 6
 _PAIRS_AT_ONCE = 64
+_PLACES_AT_ONCE = 4096
+# Pairs whose estimated similarity is this far below the threshold are sampled so much less.
+_FAR_BELOW, _FAR_FRAC = 0.3, 0.02
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _Z = 1.959963984540054  # of the normal distribution: 95 % lie within so many standard deviations
 _BINS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 
@@ -65,37 +73,65 @@ class SendSamples:
 class DrawPairs:
     """The task: draw a pair of documents at each meeting place of a partition, written as PAIR rows."""
 
+    corpus: Corpus
+    config: DedupConfig
     shuffle: Shuffle
-    seed: int
 
     releases_lock = True
 
     def __call__(self, partition: int) -> Path:
-        """Return the file: the N_PAIRS rows of least rank."""
+        """Return the file: the N_PAIRS + 1 rows of the greatest priority."""
         path = self.shuffle.scratch / f"drawn-{partition:05d}"
         if path.exists():
             return path
-        records = np.unique(self.shuffle.read(partition))
-        records = records[np.sort(find_repeated(np.ascontiguousarray(records["hash"])))]
-        ranks = fmix64(records["number"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) ^ records["hash"])
-        order = np.lexsort((ranks + np.uint64(self.seed), records["hash"]))
+        records = self.shuffle.read(partition)
+        records = records[find_repeated(np.ascontiguousarray(records["hash"]))]
+        seed = np.uint64(self.config.seed)
+        ranks = fmix64(records["number"].astype(np.uint64) * _FACTOR ^ records["hash"]) + seed
+        order = np.lexsort((ranks, records["hash"]))  # a document that is sampled twice stands beside itself
         hashes, numbers = records["hash"][order], records["number"][order]
-        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])) if len(hashes) else order
+        is_new = np.append(True, (hashes[1:] != hashes[:-1]) | (numbers[1:] != numbers[:-1]))[: len(hashes)]
+        hashes, numbers = hashes[is_new], numbers[is_new]
+        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
         sizes = np.diff(np.append(starts, len(hashes)))
         starts, sizes = starts[sizes > 1], sizes[sizes > 1]
-        pairs = np.empty(len(starts), PAIR)
-        pairs["rank"] = fmix64(hashes[starts] + np.uint64(self.seed))
+        pairs = np.zeros(len(starts), PAIR)
         pairs["a"], pairs["b"] = numbers[starts], numbers[starts + 1]
         pairs["n_pairs"] = sizes * (sizes - 1) / 2
-        drawn = np.sort(pairs, order="rank")[:N_PAIRS]
-        write_atomic(path, drawn.tobytes())
+        pairs["size"] = self._sizes(pairs)
+        draws = (fmix64(hashes[starts] + seed) >> np.uint64(11)).astype(np.float64) + 1.0  # of 2**53
+        pairs["priority"] = pairs["size"] / draws
+        write_atomic(path, _first(pairs).tobytes())
         return path
+
+    def _sizes(self, pairs: NDArray[Any]) -> NDArray[np.float64]:
+        """Guess for how many pairs each stands, by its sketch; an error here costs width, not truth."""
+        likely = self.config.threshold - _FAR_BELOW
+        sizes = np.zeros(len(pairs))
+        for first in range(0, len(pairs), _PLACES_AT_ONCE):
+            part = pairs[first : first + _PLACES_AT_ONCE]
+            a, b = self.corpus.gather_signatures(part["a"]), self.corpus.gather_signatures(part["b"])
+            similarity = (a == b).mean(axis=1)
+            n_words = sum(self.corpus.gather_rows(part[name])["n_words"] for name in ("a", "b"))
+            n_likely_shared = np.maximum(1.0, similarity / (1.0 + similarity) * n_words)
+            sizes[first : first + len(part)] = part["n_pairs"] / n_likely_shared
+            sizes[first : first + len(part)] *= np.where(similarity >= likely, 1.0, _FAR_FRAC)
+        return sizes
 
 
 def take_pairs(files: Sequence[Path]) -> NDArray[Any]:
-    """Choose the pairs to compare: the N_PAIRS of least rank."""
-    drawn = np.concatenate([np.zeros(0, PAIR), *(np.fromfile(path, PAIR) for path in files)])
-    return np.sort(drawn, order="rank")[:N_PAIRS]
+    """Choose the pairs to compare; "size" becomes how many a pair stands for, by the sample alone."""
+    drawn = _first(np.concatenate([np.zeros(0, PAIR), *(np.fromfile(path, PAIR) for path in files)]))
+    least = drawn["priority"][N_PAIRS] if len(drawn) > N_PAIRS else 0.0
+    drawn = drawn[:N_PAIRS]
+    # By the greatest priority that was left out, or the size where that is greater; the random numbers that
+    # priorities were divided by are whole, up to 2**53.
+    drawn["n_pairs"] *= np.maximum(1.0, least * 2.0**53 / drawn["size"])
+    return drawn
+
+
+def _first(pairs: NDArray[Any]) -> NDArray[Any]:
+    return pairs[np.lexsort((pairs["b"], pairs["a"], -pairs["priority"]))[: N_PAIRS + 1]]
 
 
 @dataclass(frozen=True)
@@ -119,8 +155,9 @@ def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: 
         sets, ends = gather_sets(corpus, numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
         cut = [np.sort(part) for part in np.split(sets, ends[:-1])]
         for place, (a, b) in enumerate(zip(cut[::2], cut[1::2], strict=True), start=first):
-            similarity[place] = jaccard(a, b)
-            weight[place] = pairs["n_pairs"][place] / max(1, n_shared(a, b))
+            shared = n_shared(a, b)
+            similarity[place] = shared / (len(a) + len(b) - shared)
+            weight[place] = pairs["n_pairs"][place] / shared
     keys = band_keys(corpus.gather_signatures(numbers), *bands)
     stays = verdicts["kept"][numbers] < 0
     return Compared(
@@ -144,9 +181,12 @@ def check_removed(
     numbers = np.sort(numbers[np.argsort(ranks, kind="stable")[:N_REMOVED]])
     twins = np.array(verdicts["kept"][numbers])
     is_right = verdicts["kept"][twins] < 0
-    for place, (number, twin) in enumerate(zip(numbers.tolist(), twins.tolist(), strict=True)):
-        sets, ends = gather_sets(corpus, np.array([number, twin]))
-        is_right[place] &= jaccard(np.sort(sets[: ends[0]]), np.sort(sets[ends[0] :])) >= threshold
+    both = np.stack([numbers, twins], axis=1).ravel()
+    for first in range(0, len(numbers), _PAIRS_AT_ONCE):
+        sets, ends = gather_sets(corpus, both[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
+        cut = [np.sort(part) for part in np.split(sets, ends[:-1])]
+        for place, (a, b) in enumerate(zip(cut[::2], cut[1::2], strict=True), start=first):
+            is_right[place] &= jaccard(a, b) >= threshold
     return {"n_removed": len(numbers), **_share(is_right)}
 
 

@@ -1,0 +1,103 @@
+"""The error that a run states of itself, against all pairs compared."""
+
+import itertools
+import json
+import random
+
+import numpy as np
+import orjson
+import pytest
+
+from dsllm.config import RunOptions
+from dsllm.progress import Reporter
+from dsllm.stages.dedup import error
+from dsllm.stages.dedup import run as run_module
+from dsllm.stages.dedup.config import DedupConfig
+
+
+def make_texts():
+    """Families of 700 words with some replaced: all similarities from 0.3 to 1 occur."""
+    draw = random.Random(3)
+    texts = []
+    for family in range(40):
+        base = [f"w{family}x{n}" for n in range(700)]
+        for _ in range(9):
+            words = list(base)
+            for place in draw.sample(range(700), draw.choice([0, 20, 40, 60, 70, 80, 100, 150, 200])):
+                words[place] = f"y{draw.randrange(10**9)}"
+            texts.append(" ".join(words))
+    draw.shuffle(texts)
+    return texts
+
+
+def true_recall(texts, kept, threshold):
+    """The share of pairs at the threshold, copies aside, of which one is gone."""
+    sets = [set(text.split()) for text in texts]
+    is_first = [texts.index(text) == place for place, text in enumerate(texts)]
+    broken = n_pairs = 0
+    for a, b in itertools.combinations(range(len(texts)), 2):
+        if is_first[a] and is_first[b] and len(sets[a] & sets[b]) >= threshold * len(sets[a] | sets[b]):
+            n_pairs += 1
+            broken += not (texts[a] in kept and texts[b] in kept)
+    return broken / n_pairs, n_pairs
+
+
+@pytest.mark.parametrize(("n_bands", "n_rows"), [(21, 6), (3, 24), (2, 40)])
+def test_the_interval_holds_the_true_recall(tmp_path, n_bands, n_rows):
+    texts = make_texts()
+    lines = [orjson.dumps({"id": n, "text": text}) + b"\n" for n, text in enumerate(texts)]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(lines))
+    config = DedupConfig(n_bands=n_bands, n_rows=n_rows, shingle_words=1, threshold=0.8, format="jsonl")
+    counts = run_module.run(
+        config,
+        [str(tmp_path / "in.jsonl")],
+        str(tmp_path / "out"),
+        options=RunOptions(),
+        reporter=Reporter(is_quiet=True),
+    )
+    kept = {
+        orjson.loads(line)["text"] for line in (tmp_path / "out/shard-00000.jsonl").read_bytes().splitlines()
+    }
+    recall, n_pairs = true_recall(texts, kept, 0.8)
+    stated = counts["error"]
+    assert n_pairs > 100
+    assert stated["recall"]["low"] <= recall <= stated["recall"]["high"]
+    assert stated["recall"]["high"] - stated["recall"]["low"] < 0.5
+    assert stated["precision"]["value"] == 1.0
+    manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
+    assert manifest["content"]["error"] == stated
+
+
+def test_wilson_interval_by_hand():
+    """8 of 10: middle (0.8 + 0.19207) / 1.38415, half 1.41606 * sqrt(0.016 + 0.0096) in SciPy's words."""
+    share = error._share(np.arange(10) < 8)
+    assert share == pytest.approx({"value": 0.8, "low": 0.490162, "high": 0.943318}, abs=1e-5)
+
+
+def test_priority_sampling_is_right_on_average():
+    """The sum over drawn pairs, each for as many as it stands for, is the sum over all on average."""
+    draw = np.random.default_rng(1)
+    size = draw.pareto(1.5, 3000) + 0.1
+    sums = []
+    for _ in range(200):
+        pairs = np.zeros(len(size), error.PAIR)
+        pairs["a"], pairs["size"], pairs["n_pairs"] = np.arange(len(size)), size, size
+        pairs["priority"] = size / np.ceil(draw.random(len(size)) * 2**53)
+        path_free = error._first(pairs)
+        least = path_free["priority"][error.N_PAIRS]
+        drawn = path_free[: error.N_PAIRS]
+        sums.append((drawn["n_pairs"] * np.maximum(1.0, least * 2.0**53 / drawn["size"])).sum())
+    # 200 sums, each with a deviation of about sum / sqrt(600): the mean is within 3 * 4 % / sqrt(200)
+    assert np.mean(sums) == pytest.approx(size.sum(), rel=0.01)
+
+
+def test_no_error_is_stated_when_none_is_wanted(tmp_path):
+    (tmp_path / "in.jsonl").write_bytes(b'{"text": "a b c d e f"}\n')
+    counts = run_module.run(
+        DedupConfig(estimate_error=False),
+        [str(tmp_path / "in.jsonl")],
+        str(tmp_path / "out"),
+        options=RunOptions(),
+        reporter=Reporter(is_quiet=True),
+    )
+    assert "error" not in counts
