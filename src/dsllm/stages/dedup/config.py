@@ -45,6 +45,11 @@ class DedupConfig(DocumentSettings):
     n_rows: int | None = setting(None, "Hashes in a band, in place of --recall.", min=1)
     seed: int = setting(1, "Seed of the hash functions.", min=0, max=2**32 - 1)
     memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
+    cut_spans: int | None = setting(
+        None, "Cut out spans of at least this many words that occurred before, in any document.", min=2
+    )
+    cut_lines: bool = setting(False, "Cut out lines that occurred before: all digits are the same.")
+    cut_paragraphs: bool = setting(False, "Cut out paragraphs that occurred before, likewise.")
     estimate_error: bool = setting(
         True, "Estimate recall from pairs of documents that are compared exactly, beside the bands' theory."
     )
@@ -82,6 +87,11 @@ class DedupConfig(DocumentSettings):
     def memory_bytes(self) -> int:
         """`memory` as a number."""
         return parse_bytes(self.memory, flag="--memory")
+
+    @property
+    def cuts_strings(self) -> bool:
+        """Whether documents that stay may lose parts of their text."""
+        return self.cut_spans is not None or self.cut_lines or self.cut_paragraphs
 
     def __post_init__(self) -> None:
         super().__post_init__()

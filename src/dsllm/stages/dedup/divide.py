@@ -9,13 +9,17 @@ import orjson
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.io.documents import Batch, find_lines
+from dsllm.io.documents import Batch, find_lines, parse_line
 from dsllm.io.shards import pack_lines
+from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.cuts import Cuts, cut_line, read_cuts
 from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
 from dsllm.stages.dedup.pairs import describe_reasons
 from dsllm.workers.passes import column_path, read_column
 
+STRING_COUNTS = ("n_cut", "n_removed_string", "n_text_bytes_cut")
+_EMPTIED = b'{"level":"string"}'  # all its words occurred before, in one document or several
 NOTE_FIELD = "dsllm_dedup"
 # A row a document, a file a source: its line, whether it goes, and where its note is among the notes.
 FATE = np.dtype([("line", "<i8"), ("level", "u1"), ("note_start", "<i8"), ("note_end", "<i8")])
@@ -59,10 +63,11 @@ def _count(rows: NDArray[Any], level: NDArray[np.uint8]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Divided:
-    """The lines of a batch, packed for their shards."""
+    """The lines of a batch, packed for their shards, and what the string level did to them."""
 
     kept: bytes
     removed: bytes
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class Divide:
     """The task: divide the lines of a batch by their fates. Lines that are no documents go neither way."""
 
     scratch: Path
+    config: DedupConfig
     format: str
     removed_format: str | None  # None: nobody wants the removed lines
 
@@ -84,6 +90,13 @@ class Divide:
         stays = fates["level"][first:end] == STAYS
         kept = _join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
         removed: list[bytes] = []
+        counts: dict[str, int] = {}
+        cuts = read_cuts(self.scratch, batch.source_index, int(first), int(end))
+        if cuts:
+            lines = [batch.lines[starts[place] : ends[place]] for place in places.tolist()]
+            rows = (first + np.flatnonzero(stays)).tolist()
+            kept, emptied, counts = self._cut({row: lines[row - first] for row in rows}, cuts)
+            removed += [_with_note(line, _EMPTIED) for line in emptied if self.removed_format is not None]
         if self.removed_format is not None:
             notes = read_column(self.scratch, batch.source_index, "notes", "u1")
             for index in np.flatnonzero(~stays).tolist():
@@ -91,8 +104,38 @@ class Divide:
                 fate = fates[first + index]
                 removed.append(_with_note(line, notes[fate["note_start"] : fate["note_end"]].tobytes()))
         return Divided(
-            pack_lines(kept, self.format), pack_lines(b"".join(removed), self.removed_format or "jsonl")
+            pack_lines(kept, self.format),
+            pack_lines(b"".join(removed), self.removed_format or "jsonl"),
+            counts,
         )
+
+    def _cut(
+        self, lines: dict[int, bytes], cuts: dict[int, Cuts]
+    ) -> tuple[bytes, list[bytes], dict[str, int]]:
+        """Cut the documents that stay: their lines, by row; those without a word left; the counts."""
+        kept, emptied = [], []
+        counts = dict.fromkeys(STRING_COUNTS, 0)
+        for row, line in lines.items():
+            if row not in cuts:
+                kept.append(line)
+                continue
+            text_field, punctuation = self.config.text_field, self.config.punctuation
+            shorter = cut_line(line, cuts[row], text_field=text_field, punctuation=punctuation)
+            if shorter is None:
+                emptied.append(line)
+            else:
+                kept.append(shorter)
+            n_left = _n_text_bytes(shorter, text_field) if shorter else 0
+            counts["n_text_bytes_cut"] += _n_text_bytes(line, text_field) - n_left
+            counts["n_removed_string"] += shorter is None
+            counts["n_cut"] += shorter is not None
+        return b"".join(line if line.endswith(b"\n") else line + b"\n" for line in kept), emptied, counts
+
+
+def _n_text_bytes(line: bytes, text_field: str) -> int:
+    fields = parse_line(line, text_field)
+    assert isinstance(fields, dict)
+    return len(fields[text_field].encode())
 
 
 def _join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:

@@ -11,11 +11,14 @@ signed, the decision and shards that are whole are not made again; standard inpu
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, InputError, OutputError
@@ -28,7 +31,7 @@ from dsllm.stages.dedup.bands import choose_bands, find_probability
 from dsllm.stages.dedup.by_dump import rate_by_dump, show_rates
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
-from dsllm.stages.dedup.decide import Decide
+from dsllm.stages.dedup.decide import STAYS, Decide
 from dsllm.stages.dedup.divide import Divide, Divided, write_fates
 from dsllm.stages.dedup.error import show_error
 from dsllm.stages.dedup.fields import require_fields
@@ -36,6 +39,7 @@ from dsllm.stages.dedup.limit import check_limit
 from dsllm.stages.dedup.pairs import write_pairs
 from dsllm.stages.dedup.plan import plan
 from dsllm.stages.dedup.sign import COLUMNS, Sign
+from dsllm.stages.dedup.strings import StringSettings, find_cuts
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.workers.passes import Pass, read_bad_lines
 
@@ -108,6 +112,8 @@ class _Job:
         for counts, lines in zip(by_source, bad, strict=True):
             if lines:
                 counts["n_skipped"] = lines.count(b"\n")
+        if self.config.cuts_strings:
+            self._find_cuts(corpus, decision.verdicts)
         if self.config.pairs is not None:
             write_pairs(Path(self.config.pairs), corpus, decision.verdicts)
         self._divide(by_source, bad)
@@ -120,6 +126,20 @@ class _Job:
         self._finish(total, rates)
         return total | rates
 
+    def _find_cuts(self, corpus: Corpus, verdicts: NDArray[Any]) -> None:
+        config = self.config
+        settings = StringSettings(
+            n_span_words=config.cut_spans,
+            lines=config.cut_lines,
+            paragraphs=config.cut_paragraphs,
+            fold=config.fold_case,
+            punctuation=config.punctuation,
+            text_field=config.text_field,
+            memory_bytes=config.memory_bytes,
+        )
+        stays = verdicts["level"][: len(corpus)] == STAYS
+        find_cuts(corpus, stays, settings, self.sources, self.work)
+
     def _divide(self, by_source: list[dict[str, int]], bad: list[bytes]) -> None:
         """Write a shard per source, in the output and in the folder for what goes."""
         folders = [folder for folder in (self.out, self.side) if folder]
@@ -129,8 +149,13 @@ class _Job:
             for source in self.work.spooled(self.sources)
             if self.out is None or any(names[source.index] not in folder.finished for folder in folders)
         ]
+        to_write = {source.index for source in to_do}
+        done = {names[source.index]: source.index for source in self.sources if source.index not in to_write}
+        for name, index in done.items():  # what the string level took was known when it was written
+            by_source[index] = dict(folders[0].finished[name].counts)
         task = Divide(
             self.work.scratch,
+            self.config,
             self.config.format if self.out else "jsonl",
             self.config.format if self.side else None,
         )
@@ -139,7 +164,6 @@ class _Job:
             with ExitStack() as stack:
                 for folder in folders:
                     folder.finished.pop(name, None)
-                    folder.set_counts(name, **counts)
                 kept: LineWriter = (
                     stack.enter_context(line_shard(self.out, name, self.config.format))
                     if self.out
@@ -150,7 +174,9 @@ class _Job:
                     if self.side
                     else None
                 )
-                _write(parts, kept, removed)
+                _add_string_level(counts, _write(parts, kept, removed))
+                for folder in folders:
+                    folder.set_counts(name, **counts)
                 if self.out and bad[source.index]:  # set aside before the shard counts as finished
                     with self.out.create(f"skipped/{source.index:05d}.jsonl") as file:
                         file.write(bad[source.index])
@@ -200,8 +226,20 @@ def _percent(counts: dict[str, int]) -> float:
     return 100.0 * (1.0 - counts["n_kept"] / max(1, counts["n_documents"]))
 
 
-def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | None) -> None:
+def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | None) -> Counter[str]:
+    counts: Counter[str] = Counter()
     for part in parts:
         kept.write(part.kept)
         if removed is not None:
             removed.write(part.removed)
+        counts.update(part.counts)
+    return counts
+
+
+def _add_string_level(counts: dict[str, int], more: Counter[str]) -> None:
+    """Take off what the string level cut: it is known only when it is written."""
+    if not more:
+        return
+    counts["n_kept"] -= more["n_removed_string"]
+    counts["n_text_bytes_kept"] -= more["n_text_bytes_cut"]
+    counts |= more
