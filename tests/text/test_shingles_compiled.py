@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dsllm.io.documents import parse_batch
 from dsllm.io.sources import find_sources, read_batches
 from dsllm.text import scan, scan_compiled, shingles
-from dsllm.text.shingles_compiled import Shingler, Texts
+from dsllm.text.shingles_compiled import Shingler
+from dsllm.text.texts import Texts
 
 PERMUTATIONS = shingles.make_permutations(20, 7)
 OPTIONS = [(fold, punctuation) for fold in (True, False) for punctuation in (True, False)]

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dsllm.text import scan, shingles
-from dsllm.text.shingles_compiled import Texts
+from dsllm.text.texts import Texts
 from dsllm.text.word_hashes_compiled import hash_normal_forms, hash_runs, hash_texts
 
 edgy_text = st.text(

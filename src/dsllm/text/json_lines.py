@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from dsllm.io.documents import find_lines
 from dsllm.text.json_lines_compiled import BLANK, UNSURE, read_lines
-from dsllm.text.shingles_compiled import Texts
-from dsllm.text.vector import BLOCK_BYTES
+from dsllm.text.texts import ROOM_BYTES, Texts
 
 _ID = np.frombuffer(b"id", np.uint8)
 
@@ -37,7 +36,7 @@ def read_texts(lines: bytes, text_field: str) -> Lines | None:
         return None
     starts, ends = find_lines(lines)
     data = np.frombuffer(lines, np.uint8)
-    texts = np.empty(len(lines) + 2 * BLOCK_BYTES, np.uint8)
+    texts = np.empty(len(lines) + ROOM_BYTES, np.uint8)
     text_ends = np.empty(len(ends), np.int64)
     id_spans = np.zeros((len(ends), 2), np.int64)
     status = np.empty(len(ends), np.uint8)

@@ -4,7 +4,6 @@ One pass over the bytes of a batch of texts: words, their hashes, the hashes of 
 values of the permutations. Nothing is kept of a text but what is asked for.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from dsllm.text.scan_compiled import (
     word_tables,
 )
 from dsllm.text.shingles import Hashes, Permutations
+from dsllm.text.texts import Texts
 from dsllm.text.vector import BLOCK_BYTES, compiled, load_word
 
 _FACTOR, _SHIFT = np.uint64(definition.MURMUR_FACTOR), np.uint64(definition.MURMUR_SHIFT)
@@ -29,20 +29,6 @@ MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
 SAMPLE_BITS = 9  # one shingle in 512
 MAX_SAMPLES = 256
 _EMPTY = np.uint64(0)  # marks a free place of a hash table
-
-
-@dataclass(frozen=True)
-class Texts:
-    """Texts one behind the other in UTF-8, with room behind the last: `data[ends[i - 1] : ends[i]]`."""
-
-    data: NDArray[np.uint8]
-    ends: NDArray[np.int64]
-
-    @classmethod
-    def join(cls, texts: Sequence[bytes]) -> "Texts":
-        """Put texts into one array."""
-        data = np.frombuffer(b"".join((*texts, bytes(2 * BLOCK_BYTES))), np.uint8)
-        return cls(data, np.cumsum([len(text) for text in texts], dtype=np.int64))
 
 
 @dataclass(frozen=True)

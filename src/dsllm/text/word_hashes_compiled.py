@@ -9,7 +9,8 @@ from dsllm.text import shingles as definition
 from dsllm.text.scan import LETTER, character_classes, simple_folding
 from dsllm.text.scan_compiled import N_FOLDED, PLACE, keep_open_word, scan_piece, word_tables
 from dsllm.text.shingles import Hashes
-from dsllm.text.shingles_compiled import MAX_WORDS, Texts, fmix64, hash_word, make_room, next_words
+from dsllm.text.shingles_compiled import MAX_WORDS, fmix64, hash_word, make_room, next_words
+from dsllm.text.texts import Texts
 from dsllm.text.vector import compiled
 
 _BASE = definition.BASE

@@ -5,7 +5,7 @@ a scratch folder, whole or absent per source, so that a killed run goes on with 
 input can be read once, so the first pass copies it into the scratch folder for the others.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -23,6 +23,7 @@ from dsllm.io.sources import Source, read_batches, total_bytes
 from dsllm.progress import Bar, Reporter
 from dsllm.workers.pool import map_ordered
 
+T = TypeVar("T")
 R = TypeVar("R")
 
 SPOOL = "stdin.jsonl"
@@ -71,6 +72,14 @@ class Pass:
             yield from map_by_source(
                 task, sources, read=self._batches, options=self.options, reporter=self.reporter, bar=bar
             )
+
+    def map_items(self, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield what `task` makes of each item, in order: for work on what earlier passes have written."""
+        yield from map_ordered(task, items, options=self.options, reporter=self.reporter)
+
+    def do(self, task: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Do `task` on every item; returns what it made of them, in order."""
+        return list(self.map_items(task, items))
 
     def write_columns(
         self,

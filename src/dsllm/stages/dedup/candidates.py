@@ -16,7 +16,7 @@ from dsllm.io.atomic import write_atomic
 from dsllm.stages.dedup.bands import band_keys
 from dsllm.stages.dedup.corpus import Chunk, Corpus, Numbers
 from dsllm.stages.dedup.groups_compiled import UNTIED, flatten, join
-from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
+from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, find_repeated
 from dsllm.text.shingles import Hashes, fmix64
 
 KEY = np.dtype([("key", "<u8"), ("number", "<i8")])
@@ -66,9 +66,7 @@ class FindTies:
         records = self.shuffle.read(partition)
         records = records[find_repeated(np.ascontiguousarray(records["key"]))]
         records = records[np.lexsort((records["number"], records["key"]))]
-        is_first = np.ones(len(records), bool)
-        is_first[1:] = records["key"][1:] != records["key"][:-1]
-        first_of = np.maximum.accumulate(np.where(is_first, np.arange(len(records)), 0))
+        first_of, is_first = find_firsts(records["key"])
         ties = np.stack([records["number"][first_of], records["number"]], axis=1)[~is_first]
         write_atomic(path, np.unique(ties, axis=0).tobytes())
         return path
@@ -85,18 +83,6 @@ def join_ties(path: Path, n_documents: int, files: Iterator[Path]) -> NDArray[np
         join(parents, np.fromfile(file, "<i8").reshape(-1, 2))
     flatten(parents)
     return parents
-
-
-@dataclass(frozen=True)
-class Components:
-    """Which documents belong together, by partition: a component is whole in one of them."""
-
-    shuffle: Shuffle
-
-    def members(self, partition: int) -> tuple[Numbers, Numbers]:
-        """Give (root, number) of the documents of a partition."""
-        records = self.shuffle.read(partition)
-        return np.ascontiguousarray(records["root"]), np.ascontiguousarray(records["number"])
 
 
 def send_components(corpus: Corpus, roots: NDArray[np.int64], shuffle: Shuffle) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from dsllm.io.atomic import write_atomic
 from dsllm.stages.dedup.corpus import Chunk, Corpus
-from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
+from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, find_repeated
 
 RECORD = np.dtype([("digest", "<u8", 2), ("priority", "<f8"), ("number", "<i8")])
 COPY = np.dtype([("number", "<i8"), ("kept", "<i8")])
@@ -50,10 +50,7 @@ class FindCopies:
         records = records[find_repeated(np.ascontiguousarray(records["digest"][:, 0]))]
         low, high = records["digest"].T
         records = records[np.lexsort((records["number"], -records["priority"], high, low))]
-        digests = records["digest"]
-        is_first = np.ones(len(records), bool)
-        is_first[1:] = (digests[1:] != digests[:-1]).any(axis=1)
-        first_of = np.maximum.accumulate(np.where(is_first, np.arange(len(records)), 0))
+        first_of, is_first = find_firsts(records["digest"])
         copies = np.empty(int((~is_first).sum()), COPY)
         copies["number"] = records["number"][~is_first]
         copies["kept"] = records["number"][first_of[~is_first]]

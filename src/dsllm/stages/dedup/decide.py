@@ -21,9 +21,8 @@ from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.groups_compiled import UNTIED
 from dsllm.stages.dedup.judge import MAX_LISTED, judge
-from dsllm.stages.dedup.shuffle import Shuffle
+from dsllm.stages.dedup.shuffle import Shuffle, count_partitions
 from dsllm.workers.passes import Pass, column_path
-from dsllm.workers.pool import map_ordered
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,7 +33,6 @@ LEVEL_NAMES = {EXACT: "exact", NEAR: "near"}
 VERDICT = np.dtype([("level", "u1"), ("kept", "<i8"), ("similarity", "<f8")])
 NEAR_TWIN = np.dtype([("number", "<i8"), ("kept", "<i8"), ("similarity", "<f8")])
 
-N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
 BYTES_PER_MEMBER = 512  # of a component, besides its signature and its set
 
 
@@ -156,16 +154,15 @@ class Decide:
 
     def _send(self, task: Callable[[Any], None], shuffle: Shuffle) -> None:
         to_do = [chunk for chunk in self.corpus.chunks() if not shuffle.is_written(chunk.index)]
-        for _ in self.map(task, to_do):
-            pass
+        self.work.do(task, to_do)
 
     def map(self, task: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Let the workers do a task on each item; the results come in order."""
-        yield from map_ordered(task, items, options=self.work.options, reporter=self.work.reporter)
+        yield from self.work.map_items(task, items)
 
     def n_partitions(self, n_bytes: int) -> int:
         """Choose into how many parts so many bytes are cut, for those at work at once to fit the memory."""
-        return max(1, -(-n_bytes * N_TASKS_AT_ONCE // self.config.memory_bytes))
+        return count_partitions(n_bytes, self.config.memory_bytes)
 
 
 @dataclass(frozen=True)

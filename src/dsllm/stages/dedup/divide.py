@@ -91,8 +91,9 @@ class Divide:
         kept = _join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
         removed: list[bytes] = []
         counts: dict[str, int] = {}
-        cuts = read_cuts(self.scratch, batch.source_index, int(first), int(end))
-        if cuts:
+        if self.config.cuts_strings and (
+            cuts := read_cuts(self.scratch, batch.source_index, int(first), int(end))
+        ):
             lines = [batch.lines[starts[place] : ends[place]] for place in places.tolist()]
             rows = (first + np.flatnonzero(stays)).tolist()
             kept, emptied, counts = self._cut({row: lines[row - first] for row in rows}, cuts)

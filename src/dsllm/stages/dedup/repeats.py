@@ -6,29 +6,24 @@ to the sources as ranges of places (`RANGES`), by row and place. Every step writ
 absent, and holds in memory a stretch of records, a partition, or what is marked in a chunk of documents.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file, write_atomic
 from dsllm.stages.dedup.corpus import Corpus, Numbers
-from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
+from dsllm.stages.dedup.shuffle import Shuffle, count_partitions, find_firsts, find_repeated
 from dsllm.workers.passes import Pass, column_path, read_column
-from dsllm.workers.pool import map_ordered
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 KEYS = {"key": "<u8", "row": "<i8", "place": "<i4"}
 RANGES = {"cut-row": "<i8", "cut-first": "<i4", "cut-end": "<i4"}
 RECORD = np.dtype([("key", "<u8"), ("number", "<i8"), ("place", "<i4")])
 STRETCH_RECORDS = 1 << 19
-N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
 # What a partition takes in memory for a record, sorting included.
 BYTES_PER_RECORD = 5 * RECORD.itemsize
 
@@ -68,12 +63,12 @@ class Repeats:
         if to_do:
             stretches = self._stretches()
             n_bytes = sum(stretch.end - stretch.first for stretch in stretches) * BYTES_PER_RECORD
-            n_partitions = max(1, -(-n_bytes * N_TASKS_AT_ONCE // memory_bytes))
+            n_partitions = count_partitions(n_bytes, memory_bytes)
             shuffle = Shuffle(self.corpus.scratch, self.name, RECORD, len(stretches), n_partitions)
             to_send = [stretch for stretch in stretches if not shuffle.is_written(stretch.index)]
-            _run(_Send(self, shuffle), to_send, work)
-            paths = _run(_Mark(self, shuffle), range(n_partitions), work)
-            _run(_Return(self, tuple(paths)), to_do, work)
+            work.do(_Send(self, shuffle), to_send)
+            paths = work.do(_Mark(self, shuffle), range(n_partitions))
+            work.do(_Return(self, tuple(paths)), to_do)
         for pattern in (f"{self.name}-[0-9]*", f"{self.name}-marked-*"):
             for path in list(self.corpus.scratch.glob(pattern)):
                 path.unlink()
@@ -165,14 +160,12 @@ class _Mark:
 
     def _is_marked(self, records: NDArray[Any]) -> NDArray[np.bool_]:
         key, number, place = records["key"], records["number"], records["place"]
-        is_first = np.ones(len(records), bool)
-        is_first[1:] = key[1:] != key[:-1]
+        first_of, is_first = find_firsts(key)
         if self.repeats.marks_first:
             is_alone: NDArray[np.bool_] = is_first & np.append(
                 is_first[1:], np.ones(min(1, len(records)), bool)
             )
             return ~is_alone
-        first_of = np.maximum.accumulate(np.where(is_first, np.arange(len(records)), 0))
         overlaps: NDArray[np.bool_] = place.astype(np.int64) - place[first_of] < self.repeats.width
         overlaps &= number == number[first_of]
         return ~overlaps  # the first one overlaps itself
@@ -224,7 +217,3 @@ def _merge(rows: Numbers, places: NDArray[np.int32], width: int) -> tuple[NDArra
     begins[1:] = (rows[1:] != rows[:-1]) | (np.diff(places) > width)
     lasts = np.append(begins[1:], np.ones(min(1, len(rows)), bool))
     return rows[begins], places[begins], places[lasts] + np.int32(width)
-
-
-def _run(task: Callable[[T], R], items: Iterable[T], work: Pass) -> list[R]:
-    return list(map_ordered(task, items, options=work.options, reporter=work.reporter))

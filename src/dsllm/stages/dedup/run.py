@@ -194,6 +194,11 @@ class _Job:
             rows.append(["all", *list(total.values())[:4], _percent(total)])
         columns = ("source", "documents", "kept", "exact", "near", "removed %")
         self.work.reporter.table("dedup", columns, rows if len(rows) <= 40 else rows[-1:])
+        if total.get("n_text_bytes_cut"):
+            self.work.reporter.say(
+                f"dsllm: {total['n_text_bytes_cut']:,} bytes of text that occurred before were cut out of "
+                f"{total['n_cut']:,} documents that stay and {total['n_removed_string']:,} that had no more"
+            )
         if total.get("n_skipped"):
             self.work.reporter.say(
                 f"dsllm: {total['n_skipped']:,} lines were no documents and were set aside"

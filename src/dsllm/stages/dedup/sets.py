@@ -14,7 +14,7 @@ from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus, Numbers
 from dsllm.stages.dedup.sign import make_shingler
 from dsllm.text.shingles import Hashes
-from dsllm.text.shingles_compiled import Texts
+from dsllm.text.texts import Texts
 from dsllm.workers.passes import Columns, column_path, read_column
 
 COLUMNS = ("sets", "set_sizes")

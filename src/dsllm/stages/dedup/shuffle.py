@@ -17,6 +17,13 @@ from dsllm.io.atomic import atomic_file
 from dsllm.stages.dedup.groups_compiled import select_repeated
 from dsllm.text.shingles import Hashes
 
+N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
+
+
+def count_partitions(n_bytes: int, memory_bytes: int) -> int:
+    """Choose into how many partitions so many bytes are cut, for those at work at once to fit the memory."""
+    return max(1, -(-n_bytes * N_TASKS_AT_ONCE // memory_bytes))
+
 
 @dataclass(frozen=True)
 class Shuffle:
@@ -61,6 +68,14 @@ class Shuffle:
 
     def _path(self, chunk: int) -> Path:
         return self.scratch / f"{self.name}-{chunk:05d}"
+
+
+def find_firsts(keys: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Of keys in order, (n,) or (n, width): the place of each one's first equal, and whether it is that."""
+    is_first = np.ones(len(keys), bool)
+    differs = keys[1:] != keys[:-1]
+    is_first[1:] = differs if differs.ndim == 1 else differs.any(axis=1)
+    return np.maximum.accumulate(np.where(is_first, np.arange(len(keys)), 0)), is_first
 
 
 def find_repeated(keys: Hashes) -> NDArray[np.int64]:

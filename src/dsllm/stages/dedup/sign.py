@@ -14,7 +14,8 @@ from dsllm.stages.dedup.corpus import DOCUMENT, SAMPLE
 from dsllm.stages.dedup.fields import Fields, pack_dumps, read_fields
 from dsllm.text.json_lines import Lines, read_texts
 from dsllm.text.shingles import Permutations, make_permutations
-from dsllm.text.shingles_compiled import Shingler, Texts
+from dsllm.text.shingles_compiled import Shingler
+from dsllm.text.texts import Texts
 from dsllm.workers.passes import Columns
 
 COLUMNS = ("documents", "signatures", "samples", "ids", "dumps", "dump_names")

@@ -26,7 +26,7 @@ from dsllm.stages.dedup.repeats import Repeats, has_ranges, key_names, read_rang
 from dsllm.stages.dedup.strings_compiled import find_minimisers, find_spans, minimiser_words
 from dsllm.text.scan import line_spans, paragraph_spans
 from dsllm.text.shingles import Hashes
-from dsllm.text.shingles_compiled import Texts
+from dsllm.text.texts import Texts
 from dsllm.text.word_hashes_compiled import hash_normal_forms, hash_texts
 from dsllm.workers.passes import Columns, Pass, column_path, read_column
 

@@ -1,0 +1,23 @@
+"""Many texts in one array of bytes: what the compiled passes take."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOM_BYTES = 128  # behind the last text: compiled loops read 64 bytes at a time
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts one behind the other in UTF-8, with room behind the last: `data[ends[i - 1] : ends[i]]`."""
+
+    data: NDArray[np.uint8]
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, texts: Sequence[bytes]) -> "Texts":
+        """Put texts into one array."""
+        data = np.frombuffer(b"".join((*texts, bytes(ROOM_BYTES))), np.uint8)
+        return cls(data, np.cumsum([len(text) for text in texts], dtype=np.int64))
