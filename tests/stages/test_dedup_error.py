@@ -7,12 +7,26 @@ import random
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsllm.config import RunOptions
 from dsllm.progress import Reporter
 from dsllm.stages.dedup import error
 from dsllm.stages.dedup import run as run_module
 from dsllm.stages.dedup.config import DedupConfig
+from dsllm.stages.dedup.judge_compiled import compare_pairs
+from dsllm.text.shingles import n_shared
+
+
+@given(st.lists(st.lists(st.integers(0, 30), unique=True), min_size=2, max_size=12))
+def test_shared_shingles_are_those_of_the_definition(members):
+    hashes = np.random.default_rng(0).integers(0, 2**64, 31, dtype=np.uint64)
+    sets = [hashes[np.array(chosen, int)] for chosen in members[: len(members) // 2 * 2]]
+    shared = np.zeros(len(sets) // 2, np.int64)
+    compare_pairs(np.concatenate(sets), np.cumsum([len(one) for one in sets]), shared)
+    expected = [n_shared(np.sort(a), np.sort(b)) for a, b in zip(sets[::2], sets[1::2], strict=True)]
+    assert shared.tolist() == expected
 
 
 def make_texts():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dsllm.text.json_lines import read_texts
+from dsllm.text.json_lines import find_lines, read_texts
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=150)
 values = st.recursive(
@@ -119,3 +119,14 @@ def test_another_field_holds_the_text():
     assert found is not None
     assert parts(found) == [("a", None)]
     assert read_texts(b'{"a\\"b": "x"}', 'a"b') is None
+
+
+@given(st.lists(st.binary(max_size=200), max_size=30), st.booleans())
+def test_lines_end_with_line_feeds_and_nothing_else(lines, has_end):
+    lines = [line.replace(b"\n", b"\r") + b"\n" for line in lines]
+    if lines and not has_end:
+        lines[-1] = lines[-1][:-1]
+    expected = [line for line in lines if line]  # the last one may be nothing
+    content = b"".join(lines)
+    starts, ends = find_lines(content)
+    assert [content[start:end] for start, end in zip(starts, ends, strict=True)] == expected

@@ -20,40 +20,39 @@ def fmix64(value):
     return value ^ value >> 33
 
 
-def test_murmur64a_by_hand():
-    """The empty string with seed 0 stays 0; values of "a" and of nine bytes worked out step by step."""
-    m = 0xC6A4A7935BD1E995
+def test_word_hash_by_hand():
+    """Words of one, nine and seventeen bytes, worked out step by step: two blocks at least, zeros behind."""
+    factor = 0xC6A4A7935BD1E995
 
-    def finish(h):
-        h ^= h >> 47
-        h = h * m & MASK
-        return h ^ h >> 47
+    def step(value, block):
+        value = (value ^ block) * factor & MASK
+        return value ^ value >> 47
 
-    assert shingles.murmur64a(b"") == 0
-    assert shingles.murmur64a(b"a") == finish(((m ^ 0x61) * m) & MASK)
-    k = 0x6867666564636261 * m & MASK  # "abcdefgh", little-endian
-    k = (k ^ k >> 47) * m & MASK
-    h = ((9 * m & MASK) ^ k) * m & MASK
-    assert shingles.murmur64a(b"abcdefghi") == finish((h ^ 0x69) * m & MASK)
+    head = 0x6867666564636261  # "abcdefgh", little-endian
+    assert shingles.hash_word(b"a") == step(step(step(factor, 0x61), 0), 0)
+    assert shingles.hash_word(b"abcdefghi") == step(step(step(9 * factor, head), 0x69), 0)
+    assert shingles.hash_word(b"abcdefghabcdefghi") == step(
+        step(step(step(17 * factor, head), head), 0x69), 0
+    )
 
 
 @given(some_words)
 def test_words_hashed_together_equal_words_hashed_alone(words):
-    expected = [shingles.murmur64a(word.encode()) for word in words]
+    expected = [shingles.hash_word(word.encode()) for word in words]
     assert shingles.hash_words(words).tolist() == expected
 
 
-@pytest.mark.parametrize("n_bytes", [7, 8, 9, 511, 512, 513, 4096, 100_003])
+@pytest.mark.parametrize("n_bytes", [7, 8, 9, 15, 16, 17, 24, 25, 511, 512, 513, 4096, 100_003])
 def test_long_words_are_hashed_the_same_way(n_bytes):
     word = "".join(chr(97 + i * i % 26) for i in range(n_bytes))
     assert shingles.hash_words(["x", word, "y"]).tolist() == [
-        shingles.murmur64a(part.encode()) for part in ("x", word, "y")
+        shingles.hash_word(part.encode()) for part in ("x", word, "y")
     ]
 
 
 @given(some_words, st.integers(1, 6))
 def test_shingle_hash_is_the_stated_polynomial(words, n_words):
-    hashes = [shingles.murmur64a(word.encode()) for word in words]
+    hashes = [shingles.hash_word(word.encode()) for word in words]
     size = min(n_words, len(words))
     runs = [hashes[i : i + size] for i in range(len(words) - size + 1)] if words else []
     base = 0x9E3779B97F4A7C15

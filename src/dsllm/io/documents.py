@@ -8,9 +8,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from dsllm.errors import DocumentError
 
@@ -99,14 +97,6 @@ def parse_fields(
         else:
             numbered.append((line_number, line, fields))
     return numbered, bad_lines
-
-
-def find_lines(lines: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find where each line starts, and where it ends with its line feed, which the last one may lack."""
-    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == ord("\n")) + 1
-    if not lines.endswith(b"\n"):
-        ends = np.append(ends, len(lines))
-    return np.concatenate(([0], ends[:-1])), ends
 
 
 def parse_line(line: bytes, text_field: str | None) -> dict[str, Any] | str:

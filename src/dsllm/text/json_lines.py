@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.io.documents import find_lines
-from dsllm.text.json_lines_compiled import BLANK, UNSURE, read_lines
+from dsllm.text.json_lines_compiled import BLANK, UNSURE, count_line_feeds, read_lines, write_line_ends
 from dsllm.text.texts import ROOM_BYTES, Texts
 
 _ID = np.frombuffer(b"id", np.uint8)
@@ -28,6 +27,16 @@ class Lines:
     places: NDArray[np.int64]
     ids: NDArray[np.uint8]
     id_sizes: NDArray[np.int64]
+
+
+def find_lines(lines: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find where each line starts, and where it ends with its line feed, which the last one may lack."""
+    data = np.frombuffer(lines, np.uint8)
+    has_more = len(lines) > 0 and not lines.endswith(b"\n")
+    bounds = np.empty(count_line_feeds(data) + has_more + 1, np.int64)
+    bounds[0], bounds[-1] = 0, len(lines)
+    write_line_ends(data, bounds[1:])
+    return bounds[:-1], bounds[1:]
 
 
 def read_texts(lines: bytes, text_field: str) -> Lines | None:

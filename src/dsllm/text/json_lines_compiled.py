@@ -8,11 +8,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.scan_compiled import encode
-from dsllm.text.vector import BLOCK_BYTES, compiled, copy_string_block, count_trailing_zeros
+from dsllm.text.vector import (
+    BLOCK_BYTES,
+    compiled,
+    copy_string_block,
+    count_ones,
+    count_trailing_zeros,
+    mask_of_equal,
+)
 
 BLANK, READ, UNSURE = 0, 1, 2
 _MAX_DEPTH = 60
 _MAX_NUMBER = 16  # characters: every such number is one for every reader
+_LINE_FEED = np.uint8(10)
+
+
+@compiled
+def count_line_feeds(data: NDArray[np.uint8]) -> int:
+    """Count line feeds."""
+    n_whole = len(data) - len(data) % BLOCK_BYTES
+    n_found = 0
+    for place in range(0, n_whole, BLOCK_BYTES):
+        n_found += count_ones(mask_of_equal(data, place, _LINE_FEED))
+    for place in range(n_whole, len(data)):
+        n_found += data[place] == _LINE_FEED
+    return n_found
+
+
+@compiled
+def write_line_ends(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
+    """Write the place behind each line feed into `ends`."""
+    n_whole = len(data) - len(data) % BLOCK_BYTES
+    n_found = 0
+    for place in range(0, n_whole, BLOCK_BYTES):
+        found = mask_of_equal(data, place, _LINE_FEED)
+        while found:
+            ends[n_found] = place + count_trailing_zeros(found) + 1
+            found &= found - np.uint64(1)
+            n_found += 1
+    for place in range(n_whole, len(data)):
+        if data[place] == _LINE_FEED:
+            ends[n_found] = place + 1
+            n_found += 1
 
 
 @compiled

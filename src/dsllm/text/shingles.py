@@ -2,7 +2,9 @@
 
 A shingle is a run of n words. Its hash has 64 bits and is defined in three steps, all modulo 2**64:
 
-1. a word's hash is MurmurHash64A (Austin Appleby's 64-bit MurmurHash2, seed 0) of its UTF-8 bytes;
+1. a word's UTF-8 bytes, zeros behind them to two blocks of 8 or more, are taken in block by block as
+   MurmurHash64A (Austin Appleby) takes its last bytes: value = (value ^ block) * F; value ^= value >> 47.
+   The value begins as the number of bytes times F, 0xC6A4A7935BD1E995, and one step without a block ends it;
 2. a run of words w[0] .. w[n-1] is the polynomial w[0] * B**(n-1) + w[1] * B**(n-2) + ... + w[n-1], where
    B is 0x9E3779B97F4A7C15 (Rabin and Karp; B is odd, so no word's bits are lost);
 3. the polynomial goes through fmix64, the finaliser of MurmurHash3, a bijection that spreads it.
@@ -22,13 +24,13 @@ Signature = NDArray[np.uint32]
 Permutations = NDArray[np.uint32]
 
 _MASK = (1 << 64) - 1
-MURMUR_FACTOR = 0xC6A4A7935BD1E995
-MURMUR_SHIFT = 47
+BLOCK_BYTES = 8
+MIN_BLOCKS = 2  # so that words of up to 16 bytes, nearly all, are hashed without a branch
+WORD_FACTOR, WORD_SHIFT = np.uint64(0xC6A4A7935BD1E995), np.uint64(47)
 BASE = np.uint64(0x9E3779B97F4A7C15)
 DIGEST_STEPS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))
 DIGEST_OFFSET = np.uint64(0x2545F4914F6CDD1D)
 
-_BLOCK_BYTES = 8
 _LONG_WORD_BYTES = 512  # longer words are hashed one by one: the vectorised loop runs once per block
 _CHUNK_SHINGLES = 1024  # times n_hashes times 4 bytes: a block that stays in the cache
 
@@ -38,10 +40,10 @@ def hash_words(words: Sequence[str]) -> Hashes:
     if not words:
         return np.zeros(0, np.uint64)
     packed = " ".join(words).encode()
-    data = np.frombuffer(packed + bytes(_BLOCK_BYTES), np.uint8)
+    data = np.frombuffer(packed + bytes(MIN_BLOCKS * BLOCK_BYTES), np.uint8)
     ends = np.append(np.flatnonzero(data[: len(packed)] == ord(" ")), len(packed))
     starts = np.concatenate(([0], ends[:-1] + 1))
-    return _murmur64a(data, starts, ends - starts)
+    return _hash_slices(data, starts, ends - starts)
 
 
 def hash_shingles(word_hashes: Hashes, n_words: int) -> Hashes:
@@ -136,45 +138,35 @@ def fmix64(values: Hashes) -> Hashes:
     return values
 
 
-def _murmur64a(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
-    """Hash slices of `data`, which is followed by at least 8 bytes more."""
-    factor, shift = np.uint64(MURMUR_FACTOR), np.uint64(MURMUR_SHIFT)
+def _hash_slices(data: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Hashes:
+    """Hash slices of `data`, which is followed by at least two blocks more."""
     # Eight bytes from every place, little-endian, overlapping: blocks[i] reads data[i : i + 8].
-    blocks = np.ndarray((len(data) - _BLOCK_BYTES + 1,), "<u8", data, strides=(1,))
-    hashes = lengths.astype(np.uint64) * factor
-    n_blocks = lengths // _BLOCK_BYTES
+    blocks = np.ndarray((len(data) - BLOCK_BYTES + 1,), "<u8", data, strides=(1,))
+    values = lengths.astype(np.uint64) * WORD_FACTOR
     is_long = lengths > _LONG_WORD_BYTES
-    longest = int(n_blocks[~is_long].max(initial=0))
-    for number in range(longest):
+    n_blocks = np.maximum(MIN_BLOCKS, -(-lengths // BLOCK_BYTES))
+    for number in range(int(n_blocks[~is_long].max(initial=0))):
         member = np.flatnonzero((n_blocks > number) & ~is_long)
-        block = blocks[starts[member] + number * _BLOCK_BYTES] * factor
-        block ^= block >> shift
-        hashes[member] = (hashes[member] ^ (block * factor)) * factor
-    n_tail = lengths % _BLOCK_BYTES
-    member = np.flatnonzero((n_tail > 0) & ~is_long)
-    tail = blocks[starts[member] + n_blocks[member] * _BLOCK_BYTES]
-    tail &= (np.uint64(1) << (n_tail[member].astype(np.uint64) * np.uint64(8))) - np.uint64(1)
-    hashes[member] = (hashes[member] ^ tail) * factor
-    hashes ^= hashes >> shift
-    hashes *= factor
-    hashes ^= hashes >> shift
+        n_left = np.maximum(0, lengths[member] - number * BLOCK_BYTES)
+        block = blocks[starts[member] + np.minimum(number * BLOCK_BYTES, lengths[member])]
+        n_bits = np.minimum(n_left, BLOCK_BYTES - 1).astype(np.uint64) * np.uint64(8)
+        block &= np.where(n_left < BLOCK_BYTES, (np.uint64(1) << n_bits) - np.uint64(1), np.uint64(_MASK))
+        values[member] = (values[member] ^ block) * WORD_FACTOR
+        values[member] ^= values[member] >> WORD_SHIFT
+    values *= WORD_FACTOR
+    values ^= values >> WORD_SHIFT
     for place in np.flatnonzero(is_long):
-        word = data[starts[place] : starts[place] + lengths[place]].tobytes()
-        hashes[place] = murmur64a(word)
-    return hashes
+        values[place] = hash_word(data[starts[place] : starts[place] + lengths[place]].tobytes())
+    return values
 
 
-def murmur64a(data: bytes) -> int:
-    """Hash bytes by MurmurHash64A with seed 0, one block after another."""
-    factor, shift = MURMUR_FACTOR, MURMUR_SHIFT
-    value = len(data) * factor & _MASK
-    n_whole = len(data) - len(data) % _BLOCK_BYTES
-    for block in np.frombuffer(data[:n_whole], "<u8").tolist():
-        mixed = block * factor & _MASK
-        mixed ^= mixed >> shift
-        value = (value ^ (mixed * factor & _MASK)) * factor & _MASK
-    if tail := data[n_whole:]:
-        value = (value ^ int.from_bytes(tail, "little")) * factor & _MASK
-    value ^= value >> shift
+def hash_word(word: bytes) -> int:
+    """Hash the bytes of one word, block by block."""
+    factor, shift = int(WORD_FACTOR), int(WORD_SHIFT)
+    value = len(word) * factor & _MASK
+    n_blocks = max(MIN_BLOCKS, -(-len(word) // BLOCK_BYTES))
+    for block in np.frombuffer(word.ljust(n_blocks * BLOCK_BYTES, b"\0"), "<u8").tolist():
+        value = (value ^ block) * factor & _MASK
+        value ^= value >> shift
     value = value * factor & _MASK
     return value ^ value >> shift

@@ -22,7 +22,10 @@ from dsllm.text.shingles import Hashes, Permutations
 from dsllm.text.texts import Texts
 from dsllm.text.vector import BLOCK_BYTES, compiled, load_word
 
-_FACTOR, _SHIFT = np.uint64(definition.MURMUR_FACTOR), np.uint64(definition.MURMUR_SHIFT)
+_FACTOR, _SHIFT = definition.WORD_FACTOR, definition.WORD_SHIFT
+_HEAD_MASKS = np.array(
+    [(1 << 8 * n_bytes) - 1 for n_bytes in range(9)], np.uint64
+)  # of a block's first bytes
 _BASE = definition.BASE
 _DIGEST_STEPS, _DIGEST_OFFSET = definition.DIGEST_STEPS, definition.DIGEST_OFFSET
 MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
@@ -169,18 +172,17 @@ def next_words(data, end, state, folded, edges, fold, punctuation, classes, fold
 
 @compiled
 def hash_word(data, start, end):
-    """Hash `data[start:end]` as `hash_words` does; 8 bytes from the last place on are read."""
+    """Hash `data[start:end]` as `hash_words` does; 16 bytes from the last place on may be read."""
     n_left = end - start
     value = np.uint64(n_left) * _FACTOR
-    while n_left >= 8:
-        block = load_word(data, start) * _FACTOR
-        block ^= block >> _SHIFT
-        value = (value ^ block * _FACTOR) * _FACTOR
+    value = (value ^ load_word(data, start) & _HEAD_MASKS[min(n_left, 8)]) * _FACTOR
+    value ^= value >> _SHIFT
+    value = (value ^ load_word(data, start + 8) & _HEAD_MASKS[min(max(n_left - 8, 0), 8)]) * _FACTOR
+    start += 16
+    while start < end:
+        value ^= value >> _SHIFT
+        value = (value ^ load_word(data, start) & _HEAD_MASKS[min(end - start, 8)]) * _FACTOR
         start += 8
-        n_left -= 8
-    if n_left > 0:
-        tail = load_word(data, start) & ((np.uint64(1) << np.uint64(8 * n_left)) - np.uint64(1))
-        value = (value ^ tail) * _FACTOR
     value ^= value >> _SHIFT
     value *= _FACTOR
     return value ^ value >> _SHIFT

@@ -8,21 +8,21 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 from llvmlite import ir
+
+if "scipy" not in sys.modules:  # where numba would look for BLAS, which takes 0.3 s and is not used here
+    sys.modules["scipy"] = None  # type: ignore[assignment]
+    try:
+        import numba.np.arraymath
+    finally:
+        del sys.modules["scipy"]
+
 from numba import types
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 BLOCK_BYTES = 64
-
-if "scipy" not in sys.modules:  # where numba would look for BLAS, which takes 0.2 s and is not used here
-    sys.modules["scipy"] = None  # type: ignore[assignment]
-    try:
-        import numba.np.arraymath
-    finally:
-        del sys.modules["scipy"]
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
@@ -67,9 +67,7 @@ def copy_block(typing_context, source, source_index, target, target_index, case_
         lower = builder.or_(block, _splat(0x20))
         is_letter = builder.icmp_unsigned("<", builder.sub(lower, _splat(ord("a"))), _splat(26))
         is_digit = builder.icmp_unsigned("<", builder.sub(block, _splat(ord("0"))), _splat(10))
-        undefined = ir.Constant(_BLOCK, ir.Undefined)
-        first = builder.insert_element(undefined, arguments[4], ir.Constant(ir.IntType(32), 0))
-        bits = builder.shuffle_vector(first, undefined, _LANES)
+        bits = _repeat(builder, arguments[4])
         folded = builder.or_(block, builder.select(is_letter, bits, _splat(0)))
         place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
         stored = builder.store(folded, builder.bitcast(place, _BLOCK.as_pointer()))
@@ -101,6 +99,19 @@ def copy_string_block(typing_context, source, source_index, target, target_index
 
 
 @intrinsic
+def mask_of_equal(typing_context, array, index, byte):
+    """Say which of the 64 bytes from `array[index]` on are `byte`, the lowest bit for the first."""
+
+    def generate(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
+        block.align = 1
+        return builder.bitcast(builder.icmp_unsigned("==", block, _repeat(builder, arguments[2])), _WORD)
+
+    return types.uint64(array, types.int64, types.uint8), generate
+
+
+@intrinsic
 def count_trailing_zeros(typing_context, bits):
     """Give the place of the lowest bit that is set, 64 where none is."""
 
@@ -122,6 +133,12 @@ def count_ones(typing_context, bits):
 
 def _place(context, builder, array_type, array, index):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _repeat(builder, byte):
+    undefined = ir.Constant(_BLOCK, ir.Undefined)
+    first = builder.insert_element(undefined, byte, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, _LANES)
 
 
 def _splat(value: int) -> ir.Constant:

@@ -9,13 +9,14 @@ import orjson
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.io.documents import Batch, find_lines, parse_line
+from dsllm.io.documents import Batch, parse_line
 from dsllm.io.shards import pack_lines
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.cuts import Cuts, cut_line, read_cuts
 from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
 from dsllm.stages.dedup.pairs import describe_reasons
+from dsllm.text.json_lines import find_lines
 from dsllm.workers.passes import column_path, read_column
 
 STRING_COUNTS = ("n_cut", "n_removed_string", "n_text_bytes_cut")

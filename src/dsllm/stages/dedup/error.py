@@ -22,9 +22,10 @@ from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import band_keys, find_probability
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import SAMPLE, Chunk, Corpus, Numbers
+from dsllm.stages.dedup.judge_compiled import compare_pairs
 from dsllm.stages.dedup.sets import gather_sets
 from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
-from dsllm.text.shingles import fmix64, jaccard, n_shared
+from dsllm.text.shingles import fmix64
 from dsllm.workers.passes import read_column
 
 MEETING = np.dtype([("hash", "<u8"), ("number", "<i8")])
@@ -149,15 +150,9 @@ class Compared:
 
 def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: tuple[int, int]) -> Compared:
     """Compare drawn pairs exactly, by the definition of `text/shingles.py`."""
-    similarity, weight = np.zeros(len(pairs)), np.zeros(len(pairs))
     numbers: Numbers = np.stack([pairs["a"], pairs["b"]], axis=1).ravel()
-    for first in range(0, len(pairs), _PAIRS_AT_ONCE):
-        sets, ends = gather_sets(corpus, numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
-        cut = [np.sort(part) for part in np.split(sets, ends[:-1])]
-        for place, (a, b) in enumerate(zip(cut[::2], cut[1::2], strict=True), start=first):
-            shared = n_shared(a, b)
-            similarity[place] = shared / (len(a) + len(b) - shared)
-            weight[place] = pairs["n_pairs"][place] / shared
+    shared, similarity = _compare_exactly(corpus, numbers)
+    weight = pairs["n_pairs"] / np.maximum(shared, 1)
     keys = band_keys(corpus.gather_signatures(numbers), *bands)
     stays = verdicts["kept"][numbers] < 0
     return Compared(
@@ -166,6 +161,17 @@ def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: 
         (keys[:, ::2] == keys[:, 1::2]).any(axis=0),
         ~(stays[::2] & stays[1::2]),
     )
+
+
+def _compare_exactly(corpus: Corpus, numbers: Numbers) -> tuple[Numbers, NDArray[np.float64]]:
+    """Compare documents 0 and 1, 2 and 3, ...: how many shingles they share, and their Jaccard similarity."""
+    shared, n_either = np.zeros(len(numbers) // 2, np.int64), np.zeros(len(numbers) // 2, np.int64)
+    for first in range(0, len(shared), _PAIRS_AT_ONCE):
+        part = slice(first, first + _PAIRS_AT_ONCE)
+        sets, ends = gather_sets(corpus, numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
+        compare_pairs(sets, ends, shared[part])
+        n_either[part] = np.diff(ends, prepend=0).reshape(-1, 2).sum(axis=1) - shared[part]
+    return shared, shared / np.maximum(n_either, 1)
 
 
 def check_removed(
@@ -182,11 +188,7 @@ def check_removed(
     twins = np.array(verdicts["kept"][numbers])
     is_right = verdicts["kept"][twins] < 0
     both = np.stack([numbers, twins], axis=1).ravel()
-    for first in range(0, len(numbers), _PAIRS_AT_ONCE):
-        sets, ends = gather_sets(corpus, both[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
-        cut = [np.sort(part) for part in np.split(sets, ends[:-1])]
-        for place, (a, b) in enumerate(zip(cut[::2], cut[1::2], strict=True), start=first):
-            is_right[place] &= jaccard(a, b) >= threshold
+    is_right &= _compare_exactly(corpus, both)[1] >= threshold
     return {"n_removed": len(numbers), **_share(is_right)}
 
 

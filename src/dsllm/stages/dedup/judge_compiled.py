@@ -82,17 +82,38 @@ def _find_twin(number, likely, sets, set_ends, threshold):
         if min(len(own), len(others)) / max(len(own), len(others)) < threshold:
             continue
         if not len(table):
-            table = grow_table(np.zeros(64, np.uint64), own[:0], len(own))
-            for value in own:
-                put(table, value)
+            table = _put_all(own)
         n_compared += 1
-        n_shared = 0
-        for value in others:
-            n_shared += contains(table, value)
+        n_shared = _count_shared(table, others)
         similarity = n_shared / (len(own) + len(others) - n_shared)
         if similarity >= threshold:
             return other, similarity, n_compared
     return STAYS, 0.0, n_compared
+
+
+@compiled
+def compare_pairs(sets: NDArray[np.uint64], set_ends: NDArray[np.int64], n_shared: NDArray[np.int64]) -> None:
+    """Count what the sets 0 and 1, 2 and 3, ... have in common, into `n_shared` (n_pairs,)."""
+    for pair in range(len(n_shared)):
+        n_shared[pair] = _count_shared(
+            _put_all(_cut(sets, set_ends, 2 * pair)), _cut(sets, set_ends, 2 * pair + 1)
+        )
+
+
+@compiled
+def _put_all(values):
+    table = grow_table(np.zeros(64, np.uint64), values[:0], len(values))
+    for value in values:
+        put(table, value)
+    return table
+
+
+@compiled
+def _count_shared(table, values):
+    n_shared = 0
+    for value in values:
+        n_shared += contains(table, value)
+    return n_shared
 
 
 @compiled

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.io.documents import Batch, find_lines, parse_line
+from dsllm.io.documents import Batch, parse_line
 from dsllm.stages.dedup.candidates import tied_numbers
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus, Numbers
 from dsllm.stages.dedup.sign import make_shingler
+from dsllm.text.json_lines import find_lines
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
 from dsllm.workers.passes import Columns, column_path, read_column

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.io.documents import Batch, find_lines, parse_line
+from dsllm.io.documents import Batch, parse_line
 from dsllm.io.sources import Source
 from dsllm.stages.dedup.corpus import Corpus, Numbers
 from dsllm.stages.dedup.repeats import Repeats, has_ranges, key_names, read_ranges
 from dsllm.stages.dedup.strings_compiled import find_minimisers, find_spans, minimiser_words
+from dsllm.text.json_lines import find_lines
 from dsllm.text.scan import line_spans, paragraph_spans
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
