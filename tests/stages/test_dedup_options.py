@@ -74,6 +74,28 @@ def test_the_one_with_the_greatest_value_of_a_field_stays(tmp_path, keep, stays)
     assert read_ids(tmp_path / "out") == [stays]
 
 
+@pytest.mark.parametrize("settings", [{}, {"threshold": 0.5}, {"level": "exact"}])
+def test_the_order_of_the_files_changes_no_survivor(tmp_path, settings):
+    """Each document has a rank of its own, so that nothing is left to the order."""
+    draw = random.Random(5)
+    ranks = draw.sample(range(1000), 240)
+    documents = []
+    for n, rank in enumerate(ranks):
+        words = [f"w{n % 24}x{k}" for k in range(120)]
+        for place in draw.sample(range(120), draw.choice([0, 0, 1, 2, 5, 10])):
+            words[place] = f"y{draw.randrange(10**6)}"
+        documents.append({"id": n, "text": " ".join(words), "rank": rank})
+    files = [write_lines(tmp_path / f"{n}.jsonl", documents[n::4]) for n in range(4)]
+    survivors = []
+    for number, order in enumerate([(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)]):
+        out = tmp_path / f"out{number}"
+        dedup([files[place] for place in order], out, keep="rank", **settings)
+        survivors.append(sorted(read_ids(out)))
+    assert 24 <= len(survivors[0]) < 200
+    assert survivors[1] == survivors[0]
+    assert survivors[2] == survivors[0]
+
+
 def test_a_value_that_has_no_order_stops_or_is_set_aside(tmp_path):
     documents = [{"id": "a", "text": "a", "date": "2024-05-31"}, {"id": "b", "text": "b", "date": "May"}]
     source = write_lines(tmp_path / "in.jsonl", documents)

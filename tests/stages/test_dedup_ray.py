@@ -29,7 +29,7 @@ def cluster(monkeypatch):
 
 
 def write_sources(folder: Path) -> list[str]:
-    """Texts of 400 words in families, in files of several batches."""
+    """Texts of 400 words in families, some with the same notice, in files of several batches."""
     paths = []
     for index in range(3):
         lines = []
@@ -37,7 +37,10 @@ def write_sources(folder: Path) -> list[str]:
             family = (index * 400 + n) % 150
             words = [f"w{family * 7 + k * k % 997}" for k in range(400)]
             words[n % 400] = f"x{index}-{n}"
-            lines.append(orjson.dumps({"id": f"{index}-{n}", "text": " ".join(words)}) + b"\n")
+            words += [f"notice{k}" for k in range(30)] * (family % 3 == 0)
+            lines.append(
+                orjson.dumps({"id": f"{index}-{n}", "dump": str(index), "text": " ".join(words)}) + b"\n"
+            )
         path = folder / f"{index}.jsonl"
         path.write_bytes(b"".join(lines))
         paths.append(str(path))
@@ -53,7 +56,8 @@ def test_a_lost_node_changes_no_byte(tmp_path, monkeypatch, cluster):
     monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 50_000)
     sources = write_sources(tmp_path)
     quiet = Reporter(is_quiet=True)
-    run_module.run(DedupConfig(), sources, str(tmp_path / "local"), options=RunOptions(), reporter=quiet)
+    config = DedupConfig(cut_spans=20, by="dump")
+    run_module.run(config, sources, str(tmp_path / "local"), options=RunOptions(), reporter=quiet)
 
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=100 << 20) for _ in range(2)]
     cluster.wait_for_nodes()
@@ -70,8 +74,9 @@ def test_a_lost_node_changes_no_byte(tmp_path, monkeypatch, cluster):
     killer = threading.Thread(target=lose_a_node, daemon=True)
     killer.start()
     options = RunOptions(engine="ray", ray_address=cluster.address)
-    counts = run_module.run(DedupConfig(), sources, str(tmp_path / "ray"), options=options, reporter=quiet)
+    counts = run_module.run(config, sources, str(tmp_path / "ray"), options=options, reporter=quiet)
     killer.join(60)
     assert lost.is_set()
     assert counts["n_removed_near"] > 0
+    assert counts["n_cut"] > 0
     assert shards(tmp_path / "ray") == shards(tmp_path / "local")

@@ -58,6 +58,22 @@ def test_lines_and_spans_that_occurred_before_are_cut(tmp_path):
     assert json.loads((tmp_path / "out/manifest.json").read_bytes())["counts"] == counts
 
 
+def test_nothing_to_cut_is_said_too(tmp_path):
+    counts = dedup([write(tmp_path / "a.jsonl", ["one two", "three four"])], tmp_path / "out", cut_spans=3)
+    assert (counts["n_cut"], counts["n_removed_string"], counts["n_text_bytes_cut"]) == (0, 0, 0)
+
+
+def test_a_pipe_gives_the_same_lines_as_files(tmp_path, monkeypatch, capfdbinary):
+    sources = make_sources(tmp_path)
+    content = tmp_path / "all.jsonl"
+    content.write_bytes(b"".join(path.read_bytes() for path in sources))
+    dedup([content], tmp_path / "out", **SETTINGS)
+    with content.open() as file, monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", file)
+        dedup(["-"], "-", **SETTINGS)
+    assert capfdbinary.readouterr().out == (tmp_path / "out/shard-00000.jsonl").read_bytes()
+
+
 def make_sources(folder):
     draw = random.Random(2)
     letters = "abcdefghijklmnopqrst"

@@ -32,7 +32,7 @@ from dsllm.stages.dedup.by_dump import rate_by_dump, show_rates
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
 from dsllm.stages.dedup.decide import STAYS, Decide
-from dsllm.stages.dedup.divide import Divide, Divided, write_fates
+from dsllm.stages.dedup.divide import STRING_COUNTS, Divide, Divided, write_fates
 from dsllm.stages.dedup.error import show_error
 from dsllm.stages.dedup.fields import require_fields
 from dsllm.stages.dedup.limit import check_limit
@@ -174,7 +174,9 @@ class _Job:
                     if self.side
                     else None
                 )
-                _add_string_level(counts, _write(parts, kept, removed))
+                written = _write(parts, kept, removed)
+                if self.config.cuts_strings:
+                    _add_string_level(counts, written)
                 for folder in folders:
                     folder.set_counts(name, **counts)
                 if self.out and bad[source.index]:  # set aside before the shard counts as finished
@@ -243,8 +245,6 @@ def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | Non
 
 def _add_string_level(counts: dict[str, int], more: Counter[str]) -> None:
     """Take off what the string level cut: it is known only when it is written."""
-    if not more:
-        return
     counts["n_kept"] -= more["n_removed_string"]
     counts["n_text_bytes_kept"] -= more["n_text_bytes_cut"]
-    counts |= more
+    counts |= {name: more[name] for name in STRING_COUNTS}
