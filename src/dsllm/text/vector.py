@@ -6,6 +6,7 @@ NEON). They check no bounds: the caller leaves 64 bytes of room after the last p
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from llvmlite import ir
@@ -17,7 +18,9 @@ if "scipy" not in sys.modules:  # where numba would look for BLAS, which takes 0
     finally:
         del sys.modules["scipy"]
 
+import numba
 from numba import types
+from numba.core import event
 from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,6 +39,25 @@ def compiled(function: F) -> F:
         return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # no folder to keep the code in: compiled anew in every process
         return numba.njit(**options)(function)  # type: ignore[no-any-return]
+
+
+def announce_compiling(say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Let `say` tell the user, once, when code must be compiled: later runs find it on disk."""
+    return event.install_listener("numba:compile", _Announcer(say))  # type: ignore[no-any-return]
+
+
+class _Announcer(event.Listener):  # type: ignore[misc]
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._is_said = False
+
+    def on_start(self, _: event.Event) -> None:
+        if not self._is_said:
+            self._is_said = True
+            self._say("dsllm: compiling for this processor, 20 s or so; later runs find the code on disk")
+
+    def on_end(self, _: event.Event) -> None:
+        pass
 
 
 @intrinsic

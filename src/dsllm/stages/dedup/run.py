@@ -41,6 +41,7 @@ from dsllm.stages.dedup.plan import plan
 from dsllm.stages.dedup.sign import COLUMNS, Sign
 from dsllm.stages.dedup.strings import StringSettings, find_cuts
 from dsllm.text.scan import UNICODE_VERSION
+from dsllm.text.vector import announce_compiling
 from dsllm.workers.passes import Pass, read_bad_lines
 
 __all__ = ["plan", "run"]
@@ -70,6 +71,7 @@ def run(
         )
     sources = find_sources(inputs)
     with ExitStack() as stack:
+        stack.enter_context(announce_compiling(reporter.say))
 
         def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
             folder = OutputFolder(
