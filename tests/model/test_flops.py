@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from dsllm.model.config import ModelConfig, named_size
+from dsllm.model.config import MODEL_SIZES, ModelConfig, named_size
 from dsllm.model.flops import (
     exact_flops_per_token,
     flops_per_token,
@@ -23,6 +23,11 @@ TABLE_3 = [
     (40, 5120, 12.6e9, 13.1e9, 85.6e9, 0.88, 0.92),
     (80, 8192, 64.4e9, 65.3e9, 419e9, 0.92, 0.94),
 ]
+
+
+def test_every_shape_of_the_papers_table_has_a_name():
+    named = {(config.n_layers, config.d_model) for config in MODEL_SIZES.values()}
+    assert {row[:2] for row in TABLE_3} <= named
 
 
 @pytest.mark.parametrize("row", TABLE_3, ids=lambda row: f"{row[0]}x{row[1]}")

@@ -74,7 +74,7 @@ def _size(
 
 
 # Named by the parameters of the blocks, about 12 * n_layers * d_model ** 2. "7b" and "67b" are as released;
-# depth and width from "25m" to "1.2b" are those of the paper's table 3; the smaller ones are for CPUs.
+# depth and width from "25m" to "64b" are those of the paper's table 3; the smaller ones are for CPUs.
 MODEL_SIZES: dict[str, ModelConfig] = {
     "0.1m": _size(2, 64, 32, multiple=64),
     "0.3m": _size(3, 96, 32, multiple=64),
@@ -86,6 +86,9 @@ MODEL_SIZES: dict[str, ModelConfig] = {
     "85m": _size(12, 768, 64, multiple=64),
     "300m": _size(24, 1024, 64, multiple=256),
     "1.2b": _size(24, 2048, 128, multiple=256),
+    "6.4b": _size(32, 4096, 128, multiple=256),
+    "12.6b": _size(40, 5120, 128, multiple=256),
+    "64b": _size(80, 8192, 128, multiple=256),
     "7b": _size(30, 4096, 128, multiple=256),
     "67b": _size(95, 8192, 128, multiple=256, n_kv_heads=8),
 }
