@@ -66,6 +66,15 @@ def test_results_come_in_the_order_of_the_items_and_none_is_lost(n_items, n_work
     assert results == [number * number for number in range(n_items)]
 
 
+@pytest.mark.parametrize(("options", "n_ahead"), [(RunOptions(), 1), (TWO, 9)], ids=["one", "two"])
+def test_items_are_taken_when_their_turn_comes(options, n_ahead):
+    """One at a time; two workers have four each, and one more is taken before a result is asked for."""
+    taken = []
+    items = (taken.append(n) or n for n in range(100))
+    for n_done, _ in enumerate(map_ordered(Square(), items, options=options), start=1):
+        assert len(taken) <= n_done + n_ahead
+
+
 def test_a_killed_worker_is_reported_and_its_item_tried_again(tmp_path):
     heard = Heard()
     task = DieAt(3, 1, tmp_path)

@@ -55,7 +55,7 @@ def map_ordered(
     remaining = iter(items)
     head = list(islice(remaining, 2)) if options.n_workers > 1 else []
     if len(head) < 2:
-        for item in (*head, *remaining):
+        for item in chain(head, remaining):
             yield task(item)
         return
     if getattr(task, "releases_lock", False):
