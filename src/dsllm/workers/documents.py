@@ -16,7 +16,7 @@ from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import BadLine, Batch
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, pack_lines, shard_name
-from dsllm.io.sources import Source, find_sources, total_bytes
+from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.progress import Bar, Reporter
 from dsllm.workers.passes import map_by_source
 
@@ -47,19 +47,23 @@ def map_documents(
     options: RunOptions,
     reporter: Reporter,
     side_folders: Mapping[str, str] | None = None,
-    content: Mapping[str, Any] | None = None,
+    content: Callable[[], Mapping[str, Any]] = dict,
     more_inputs: Sequence[str | None] = (),
+    sources: list[Source] | None = None,
+    read: Callable[[Source], Iterator[Batch]] = read_batches,
 ) -> dict[str, int]:
     """Run `task` over all documents of `inputs` into `output`; return the summed counts.
 
     `side_folders` says where each side stream goes; `more_inputs` are the other files that the result depends
-    on (models, rules). Counts must have `n_documents` (read) and `n_kept`.
+    on (models, rules). `sources` are the files behind `inputs`, where they are known; `read` gives the
+    batches of one, asked for in their order. `content` is asked at the end what the manifest has to say.
+    Counts must have `n_documents` (read) and `n_kept`.
 
     Raises:
         InputError: no document in any input.
         ConfigError: lines are to be skipped and set aside, but there is no place for them.
     """
-    sources = find_sources(inputs)
+    sources = find_sources(inputs) if sources is None else sources
     with ExitStack() as stack:
 
         def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
@@ -78,13 +82,13 @@ def map_documents(
         out = None if output == "-" else open_folder(output)
         sides = {name: open_folder(path, is_side=True) for name, path in (side_folders or {}).items()}
         bar = stack.enter_context(reporter.bar(stage, total=total_bytes(sources), unit="bytes"))
-        run = _Run(task, config, sources, sides, options, reporter, bar)
+        run = _Run(task, config, sources, read, sides, options, reporter, bar)
         counts = run.to_folder(out) if out else run.to_stdout(options.skipped)
         if not counts.get("n_documents") and not counts.get("n_skipped"):
             raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
         if counts.get("n_skipped"):
             reporter.say(f"dsllm: {counts['n_skipped']:,} lines were no documents and were set aside")
-        run.finish(out, counts, dict(content or {}))
+        run.finish(out, counts, dict(content()))
     return counts
 
 
@@ -93,6 +97,7 @@ class _Run:
     task: Task
     config: DocumentSettings
     sources: list[Source]
+    read: Callable[[Source], Iterator[Batch]]
     sides: dict[str, OutputFolder]
     options: RunOptions
     reporter: Reporter
@@ -156,7 +161,9 @@ class _Run:
 
     def _parts_by_source(self, sources: list[Source], format: str) -> Iterator[tuple[Source, Iterator[Part]]]:
         task = _PackingTask(self.task, format, self.config.format)
-        return map_by_source(task, sources, options=self.options, reporter=self.reporter, bar=self.bar)
+        return map_by_source(
+            task, sources, read=self.read, options=self.options, reporter=self.reporter, bar=self.bar
+        )
 
     def _write(
         self, parts: Iterator[Part], writers: dict[str, LineWriter]
@@ -180,6 +187,11 @@ class _PackingTask:
     task: Task
     format: str
     side_format: str
+
+    @property
+    def releases_lock(self) -> bool:
+        """As the task does: see `workers/pool.py`."""
+        return getattr(self.task, "releases_lock", False)
 
     def __call__(self, batch: Batch) -> Part:
         part = self.task(batch)

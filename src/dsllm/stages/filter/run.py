@@ -43,7 +43,7 @@ def run(
         options=options,
         reporter=reporter,
         side_folders={REJECTED: config.rejected} if config.rejected is not None else {},
-        content=content,
+        content=lambda: content,
         more_inputs=_more_inputs(config),
     )
     order = ["language", "language_confidence", *dict.fromkeys(rule.name for rule in rules), "quality"]
