@@ -1,6 +1,6 @@
 """Quality of `dsllm dedup` against exact Jaccard similarities of all pairs.
 
-    DSLLM_TEST_DATA=... python benchmarks/dedup_quality.py [--threshold 0.8] [--keep longest] [...]
+    DSLLM_TEST_DATA=... python benchmarks/dedup_quality.py [any flag of dsllm dedup, such as --threshold 0.9]
 
 Reads `neardup/` there: dumps of documentation sites, and every pair whose similarity (sets of 5-word
 shingles) is at least 0.2, computed without sketches. Prints one JSON object:
@@ -11,7 +11,6 @@ shingles) is at least 0.2, computed without sketches. Prints one JSON object:
 - wiped: true clusters (pairs joined by single link) of which nothing stays.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -22,35 +21,29 @@ from pathlib import Path
 
 import orjson
 
-from dsllm.config import RunOptions
+from dsllm.cli.main import run_command_line
 from dsllm.io.documents import parse_batch
+from dsllm.io.manifest import read_manifest
 from dsllm.io.sources import find_sources, read_batches
-from dsllm.progress import Reporter
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.run import run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--threshold", type=float, default=0.8)
-    parser.add_argument("--keep", choices=("first", "longest"), default="first")
-    parser.add_argument("--recall", type=float, default=0.995)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    given = parser.parse_args()
-    config = DedupConfig(threshold=given.threshold, keep=given.keep, recall=given.recall, seed=given.seed)
     data = Path(os.environ["DSLLM_TEST_DATA"]) / "neardup"
     dumps = sorted(map(str, data.glob("dump-*.jsonl.zst")))
     with tempfile.TemporaryDirectory() as folder:
         started_s = time.perf_counter()
-        options = RunOptions(n_workers=given.workers)
-        counts = run(config, dumps, f"{folder}/out", options=options, reporter=Reporter(is_quiet=True))
+        if status := run_command_line(["dedup", *dumps, "-o", f"{folder}/out", "--quiet", *sys.argv[1:]]):
+            sys.exit(status)
         wall_s = time.perf_counter() - started_s
+        manifest = read_manifest(f"{folder}/out")
         kept = {document["id"] for document in read_documents([f"{folder}/out"])}
+    config = DedupConfig.build(manifest.config)
     languages = {document["id"]: language(document["text"]) for document in read_documents(dumps)}
-    pairs = [pair for pair in read_lines(str(data / "pairs.jsonl.zst")) if pair["jaccard"] >= given.threshold]
+    pairs = read_lines(str(data / "pairs.jsonl.zst"))
+    pairs = [pair for pair in pairs if pair["jaccard"] >= config.threshold]
     report = {**config.changed(), **measure(languages, kept, pairs), "wall_s": round(wall_s, 1)}
-    json.dump({**report, "counts": counts}, sys.stdout, indent=1)
+    json.dump({**report, "counts": manifest.counts, "content": manifest.content}, sys.stdout, indent=1)
     print()
 
 

@@ -109,6 +109,7 @@ DOCS = "docs0.jsonl docs1.jsonl docs2.jsonl"
 TRAIN = "--dtype fp32 --save-every-steps 3"
 STAGES = {
     "dedup": f"dedup {DOCS} -o out-dedup --removed out-removed",
+    "dedup bloom": f"dedup {DOCS} -o out-bloom --bloom --removed out-bloomed",
     "filter": f"filter {DOCS} -o out-filter --rejected out-rejected",
     "remix": f"remix {DOCS} -o out-remix --weights a=0.7,b=0.3",
     "tokenize train": f"tokenize train {DOCS} -o out-tokenizer --vocab-size 400",

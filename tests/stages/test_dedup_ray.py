@@ -80,3 +80,7 @@ def test_a_lost_node_changes_no_byte(tmp_path, monkeypatch, cluster):
     assert counts["n_removed_near"] > 0
     assert counts["n_cut"] > 0
     assert shards(tmp_path / "ray") == shards(tmp_path / "local")
+    bloom = DedupConfig(bloom=True)
+    run_module.run(bloom, sources, str(tmp_path / "local-bloom"), options=RunOptions(), reporter=quiet)
+    run_module.run(bloom, sources, str(tmp_path / "ray-bloom"), options=options, reporter=quiet)
+    assert shards(tmp_path / "ray-bloom") == shards(tmp_path / "local-bloom")

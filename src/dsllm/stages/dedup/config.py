@@ -8,6 +8,7 @@ from dsllm.errors import ConfigError
 
 MIN_MEMORY_BYTES = 100_000_000
 LEAST = ":least"
+RECALL, BLOOM_ERROR = 0.995, 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class DedupConfig(DocumentSettings):
     punctuation: bool = setting(False, "Take punctuation and symbols as words too.")
     n_hashes: int = setting(128, "Hash functions of a signature.", min=1, max=4096)
     recall: float = setting(
-        0.995,
+        RECALL,
         "Share of the pairs at the threshold that must be found; chooses bands and rows.",
         above=0,
         max=1,
@@ -69,6 +70,25 @@ class DedupConfig(DocumentSettings):
         None,
         "Field, such as dump: say what share goes when the first 1, 2, 3... dumps, in order of their names, "
         "are taken together, and what when each is cleaned alone.",
+    )
+    bloom: bool = setting(
+        False,
+        "One pass in little memory, for corpora whose signatures are too many: a document goes when a Bloom "
+        "filter holds one of its bands, or its words, from one that stays. No texts are compared, so unlike "
+        "documents go too, as often as the bands' curve says (--plan).",
+    )
+    bloom_documents: int | None = setting(
+        None,
+        "Documents that will stay, at most: --bloom makes its filters for so many. Not given, as many as the "
+        "sizes of the inputs suggest; standard input needs it.",
+        min=1,
+    )
+    bloom_error: float = setting(
+        BLOOM_ERROR,
+        "Probability that a document goes by chance, sharing no band, when the filters hold as many as they "
+        "are made for.",
+        above=0,
+        max=0.5,
     )
 
     @property
@@ -114,3 +134,34 @@ class DedupConfig(DocumentSettings):
                 f"{self.n_bands} bands of {self.n_rows} rows are more than n_hashes, {self.n_hashes}",
                 hint=f"try --n-hashes {self.n_bands * self.n_rows}",
             )
+        self._check_bloom()
+
+    def _check_bloom(self) -> None:
+        """Refuse settings that ask of one pass what it cannot know."""
+        if not self.bloom:
+            if self.bloom_documents is not None or self.bloom_error != BLOOM_ERROR:
+                raise ConfigError(
+                    f"bloom_documents is {self.bloom_documents}, bloom_error {self.bloom_error:g}, but bloom "
+                    "is false",
+                    hint="give --bloom too",
+                )
+            return
+        cannot = {
+            "keep": self.keep != "first" and "of several duplicates only the first can stay",
+            "by": self.by is not None and "documents are judged once, all dumps together",
+            "pairs": self.pairs is not None and "filters do not know which document is in them",
+            "cut_spans": self.cut_spans is not None and "that takes a second pass",
+            "cut_lines": self.cut_lines and "that takes a second pass",
+            "cut_paragraphs": self.cut_paragraphs and "that takes a second pass",
+            "max_removed": self.max_removed is not None and "lines are written before the share is known",
+            "recall": self.recall != RECALL
+            and "bands balance what they miss against what they take too much",
+        }
+        for name, reason in cannot.items():
+            if reason:
+                flag = "--" + name.replace("_", "-")
+                instead = ", or choose bands with --n-bands and --n-rows" if name == "recall" else ""
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, which --bloom cannot heed: {reason}",
+                    hint=f"leave out {flag}, or leave out --bloom{instead}",
+                )

@@ -89,7 +89,7 @@ class Divide:
         first, end = np.searchsorted(fates["line"], [batch.first_line, batch.first_line + len(ends)])
         places = fates["line"][first:end] - batch.first_line
         stays = fates["level"][first:end] == STAYS
-        kept = _join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
+        kept = join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
         removed: list[bytes] = []
         counts: dict[str, int] = {}
         if self.config.cuts_strings and (
@@ -98,13 +98,13 @@ class Divide:
             lines = [batch.lines[starts[place] : ends[place]] for place in places.tolist()]
             rows = (first + np.flatnonzero(stays)).tolist()
             kept, emptied, counts = self._cut({row: lines[row - first] for row in rows}, cuts)
-            removed += [_with_note(line, _EMPTIED) for line in emptied if self.removed_format is not None]
+            removed += [with_note(line, _EMPTIED) for line in emptied if self.removed_format is not None]
         if self.removed_format is not None:
             notes = read_column(self.scratch, batch.source_index, "notes", "u1")
             for index in np.flatnonzero(~stays).tolist():
                 line = batch.lines[starts[places[index]] : ends[places[index]]]
                 fate = fates[first + index]
-                removed.append(_with_note(line, notes[fate["note_start"] : fate["note_end"]].tobytes()))
+                removed.append(with_note(line, notes[fate["note_start"] : fate["note_end"]].tobytes()))
         return Divided(
             pack_lines(kept, self.format),
             pack_lines(b"".join(removed), self.removed_format or "jsonl"),
@@ -140,7 +140,7 @@ def _n_text_bytes(line: bytes, text_field: str) -> int:
     return len(fields[text_field].encode())
 
 
-def _join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+def join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
     """Join slices of `lines`, those that touch as one; the last line gets its line feed."""
     if not len(starts):
         return b""
@@ -155,6 +155,6 @@ def _join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64])
     return joined if joined.endswith(b"\n") else joined + b"\n"
 
 
-def _with_note(line: bytes, note: bytes) -> bytes:
+def with_note(line: bytes, note: bytes) -> bytes:
     """Add the note as the last field: a document has at least one, its text."""
     return b'%s,"%s":%s}\n' % (line.rstrip()[:-1], NOTE_FIELD.encode(), note)

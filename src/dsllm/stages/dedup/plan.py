@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsllm.config import RunOptions
-from dsllm.io.sources import find_sources, total_bytes
+from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Reporter
-from dsllm.stages.dedup.bands import choose_bands, find_probability
+from dsllm.stages.dedup.bands import choose_bands, describe_curve
+from dsllm.stages.dedup.bloom_filter import choose_size
 from dsllm.stages.dedup.config import DedupConfig
 
 # Assumed, as only reading would tell. Pages of the web in zstd and gzip are 3 to 5 times as large unpacked.
@@ -16,8 +17,10 @@ BYTES_PER_WORD = 6
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".parquet")
 # Measured with one worker, the start taken off: of 187 MB of unlike documents 55 MB/s, for copies alone
 # 100 MB/s; of 29 MB where seven in ten documents are duplicates 26 MB/s. Taken from the slower side.
-BYTES_PER_S = {"near": 25e6, "exact": 60e6}
+# With --bloom 77 MB/s of unlike documents.
+BYTES_PER_S = {"near": 25e6, "exact": 60e6, "bloom": 60e6}
 START_S = 1.2
+BLOOM_SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 PROGRAM_BYTES = 250_000_000  # of memory, whatever the inputs
 
 
@@ -30,11 +33,9 @@ def plan(
     bounded for the case that every document must be compared with another.
     """
     sources = find_sources(inputs)
-    n_bytes = sum(
-        source.n_bytes * (UNPACKED_RATIO if source.path.endswith(PACKED_SUFFIXES) else 1.0)
-        for source in sources
-    )
+    n_bytes = _unpacked_bytes(sources)
     n_documents = n_bytes / BYTES_PER_DOCUMENT
+    bytes_per_s = BYTES_PER_S["bloom" if config.bloom else config.level]
     n_bands, n_rows = choose_bands(config)
     is_near = config.level == "near"
     near_bytes = 4 * config.n_hashes + 16 * n_bands + 8 * BYTES_PER_DOCUMENT // BYTES_PER_WORD
@@ -46,24 +47,45 @@ def plan(
         "n_bytes_to_read": total_bytes(sources),
     }
     if is_near:
-        similarities = sorted({0.7, 0.8, 0.9, config.threshold})
-        recall = {str(one): round(find_probability(one, n_bands, n_rows), 5) for one in similarities}
+        found |= {"threshold": config.threshold, "n_bands": n_bands, "n_rows": n_rows}
+        if config.bloom:
+            found["share_of_pairs_that_share_a_band"] = describe_curve(config, BLOOM_SIMILARITIES)
+        else:
+            found["expected_recall"] = describe_curve(config, (0.7, 0.8, 0.9))
+    memory_bytes, scratch_bytes = config.memory_bytes, round(n_documents * per_document)
+    if config.bloom:
+        size = choose_size(config, estimate_documents(sources))
+        memory_bytes, scratch_bytes = size.n_bytes, 0
         found |= {
-            "threshold": config.threshold,
-            "n_bands": n_bands,
-            "n_rows": n_rows,
-            "expected_recall": recall,
+            "bloom_documents": size.n_documents,
+            "filter_bytes": size.n_bytes,
+            "filter_bits_per_document": round(size.n_bits / size.n_documents, 1),
+            "false_positive_probability_when_full": size.error,
         }
     return found | {
         "n_unpacked_bytes": round(n_bytes),
         "n_documents": round(n_documents),
-        "scratch_bytes_at_most": round(n_documents * per_document),
-        "memory_bytes": config.memory_bytes + PROGRAM_BYTES,
-        "time_s": round(START_S + n_bytes / BYTES_PER_S[config.level] / options.n_workers, 1),
+        "scratch_bytes_at_most": scratch_bytes,
+        "memory_bytes": memory_bytes + PROGRAM_BYTES,
+        "time_s": round(START_S + n_bytes / bytes_per_s / options.n_workers, 1),
         "not_counted": [source.path for source in sources if source.path == "-"],
         "assumed": {
             "unpacked bytes per compressed byte": UNPACKED_RATIO,
             "bytes per document": BYTES_PER_DOCUMENT,
-            "bytes per second and worker": BYTES_PER_S[config.level],
+            "bytes per second and worker": bytes_per_s,
         },
     }
+
+
+def estimate_documents(sources: Sequence[Source]) -> int | None:
+    """Estimate how many documents there are; None where a source does not tell its size."""
+    if any(source.path == "-" for source in sources):
+        return None
+    return round(_unpacked_bytes(sources) / BYTES_PER_DOCUMENT)
+
+
+def _unpacked_bytes(sources: Sequence[Source]) -> float:
+    return sum(
+        source.n_bytes * (UNPACKED_RATIO if source.path.endswith(PACKED_SUFFIXES) else 1.0)
+        for source in sources
+    )

@@ -7,9 +7,9 @@
 
 The result is a function of the inputs and the settings alone. A killed run carries on: sources that are
 signed, the decision and shards that are whole are not made again; standard input must be given again.
+With `--bloom` there is one pass, and nothing of this: see bloom.py.
 """
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, find_sources
 from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import choose_bands, find_probability
+from dsllm.stages.dedup.bloom import run_bloom
 from dsllm.stages.dedup.by_dump import rate_by_dump, show_rates
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
@@ -40,6 +41,7 @@ from dsllm.stages.dedup.pairs import write_pairs
 from dsllm.stages.dedup.plan import plan
 from dsllm.stages.dedup.sign import COLUMNS, Sign
 from dsllm.stages.dedup.strings import StringSettings, find_cuts
+from dsllm.stages.dedup.table import show_removed
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.text.vector import announce_compiling
 from dsllm.workers.passes import Pass, read_bad_lines
@@ -62,6 +64,8 @@ def run(
         OutputError: there is no folder for the file of pairs.
     """
     choose_bands(config)
+    if config.bloom:
+        return run_bloom(config, inputs, output, options=options, reporter=reporter)
     if config.pairs is not None and not Path(config.pairs).absolute().parent.is_dir():
         raise OutputError(f"{config.pairs}: no folder for it", hint="make it first, or give another --pairs")
     if output == "-" and config.on_error == "skip" and options.skipped is None:
@@ -188,16 +192,7 @@ class _Job:
             write_atomic(self.work.options.skipped, b"".join(bad))
 
     def _tell(self, total: dict[str, int], by_source: list[dict[str, int]]) -> None:
-        paths = [source.path for source in self.sources]
-        n_common = os.path.commonprefix(paths).rfind("/") + 1  # noqa: RUF071  # characters are meant
-        rows = [
-            [path[n_common:], *(counts[name] for name in list(total)[:4]), _percent(counts)]
-            for path, counts in zip(paths, by_source, strict=True)
-        ]
-        if len(rows) > 1:
-            rows.append(["all", *list(total.values())[:4], _percent(total)])
-        columns = ("source", "documents", "kept", "exact", "near", "removed %")
-        self.work.reporter.table("dedup", columns, rows if len(rows) <= 40 else rows[-1:])
+        show_removed(self.sources, by_source, self.work.reporter)
         if total.get("n_text_bytes_cut"):
             self.work.reporter.say(
                 f"dsllm: {total['n_text_bytes_cut']:,} bytes of text that occurred before were cut out of "
@@ -229,10 +224,6 @@ class _Job:
 def _add(by_source: list[dict[str, int]]) -> dict[str, int]:
     names = {name: None for counts in by_source for name in counts}  # in order
     return {name: sum(counts.get(name, 0) for counts in by_source) for name in names}
-
-
-def _percent(counts: dict[str, int]) -> float:
-    return 100.0 * (1.0 - counts["n_kept"] / max(1, counts["n_documents"]))
 
 
 def _write(parts: Iterator[Divided], kept: LineWriter, removed: LineWriter | None) -> Counter[str]:
