@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dsllm.io.sources import Source
 from dsllm.workers.passes import column_path, read_column
@@ -47,6 +47,15 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where the columns of a source lie, and how notes and messages name the source."""
+
+    folder: Path
+    index: int
+    path: str
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Reads rows, signatures and ids; holds nothing but where each source's numbers start.
 
@@ -54,19 +63,24 @@ class Corpus:
     """
 
     scratch: Path
-    paths: tuple[str, ...]
+    places: tuple[Place, ...]
     n_documents: tuple[int, ...]
     n_hashes: int
 
     @classmethod
     def open(cls, scratch: Path, sources: Sequence[Source], n_hashes: int) -> "Corpus":
         """Look at what the first pass has written."""
-        sizes = [column_path(scratch, source.index, "documents").stat().st_size for source in sources]
-        n_documents = tuple(size // DOCUMENT.itemsize for size in sizes)
-        return cls(scratch, tuple(source.path for source in sources), n_documents, n_hashes)
+        places = tuple(Place(scratch, source.index, source.path) for source in sources)
+        sizes = [column_path(place.folder, place.index, "documents").stat().st_size for place in places]
+        return cls(scratch, places, tuple(size // DOCUMENT.itemsize for size in sizes), n_hashes)
 
     def __len__(self) -> int:
         return sum(self.n_documents)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The names of the sources."""
+        return tuple(place.path for place in self.places)
 
     @property
     def starts(self) -> Numbers:
@@ -82,9 +96,14 @@ class Corpus:
                 found.append(Chunk(len(found), source_index, first, end, int(start) + first))
         return found
 
+    def column(self, source_index: int, name: str, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
+        """Map a column of a source: see `read_column`."""
+        place = self.places[source_index]
+        return read_column(place.folder, place.index, name, dtype, width)
+
     def rows(self, source_index: int) -> NDArray[Any]:
         """Map the rows (DOCUMENT) of a source."""
-        return read_column(self.scratch, source_index, "documents", DOCUMENT)
+        return self.column(source_index, "documents", DOCUMENT)
 
     def chunk_rows(self, chunk: Chunk) -> NDArray[Any]:
         """Read the rows of a chunk."""
@@ -92,7 +111,7 @@ class Corpus:
 
     def signatures(self, source_index: int) -> NDArray[np.uint32]:
         """Map the signatures of a source, shape (n_documents, n_hashes)."""
-        return read_column(self.scratch, source_index, "signatures", "<u4", self.n_hashes)
+        return self.column(source_index, "signatures", "<u4", self.n_hashes)
 
     def by_source(self, numbers: Numbers) -> Iterator[tuple[int, NDArray[np.intp], Numbers]]:
         """Group numbers by source: yields (source, places in `numbers`, rows in the source)."""
@@ -120,8 +139,8 @@ class Corpus:
         """Read the ids of some documents; None where one has none."""
         found: list[Any] = [None] * len(numbers)
         for source_index, places, rows in self.by_source(numbers):
-            ends = _id_ends(self.scratch, source_index)
-            ids = read_column(self.scratch, source_index, "ids", "u1")
+            ends = _id_ends(self.places[source_index])
+            ids = self.column(source_index, "ids", "u1")
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
                 start = int(ends[row - 1]) if row else 0
                 found[place] = orjson.loads(ids[start : int(ends[row])].tobytes())
@@ -129,5 +148,5 @@ class Corpus:
 
 
 @functools.lru_cache(maxsize=64)
-def _id_ends(scratch: Path, source_index: int) -> Numbers:
-    return np.cumsum(read_column(scratch, source_index, "documents", DOCUMENT)["n_id_bytes"])
+def _id_ends(place: Place) -> Numbers:
+    return np.cumsum(read_column(place.folder, place.index, "documents", DOCUMENT)["n_id_bytes"])

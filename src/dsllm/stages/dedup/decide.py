@@ -18,11 +18,11 @@ from dsllm.io.sources import Source
 from dsllm.stages.dedup import candidates, copies, error, sets
 from dsllm.stages.dedup.bands import band_keys, choose_bands
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.corpus import SAMPLE, Corpus
 from dsllm.stages.dedup.groups_compiled import UNTIED
 from dsllm.stages.dedup.judge import MAX_LISTED, judge
 from dsllm.stages.dedup.shuffle import Shuffle, count_partitions
-from dsllm.workers.passes import Pass, column_path
+from dsllm.workers.passes import Pass
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -97,8 +97,7 @@ class Decide:
 
     def _draw_pairs(self) -> list[Path]:
         n_bytes = sum(
-            column_path(self.corpus.scratch, index, "samples").stat().st_size
-            for index in range(len(self.corpus.paths))
+            self.corpus.column(index, "samples", SAMPLE).nbytes for index in range(len(self.corpus.places))
         )
         n_partitions = self.n_partitions(n_bytes * error.SORT_FACTOR)
         shuffle = self.shuffle("samples", error.MEETING, n_partitions)

@@ -26,7 +26,6 @@ from dsllm.stages.dedup.judge_compiled import compare_pairs
 from dsllm.stages.dedup.sets import gather_sets
 from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
 from dsllm.text.shingles import fmix64
-from dsllm.workers.passes import read_column
 
 MEETING = np.dtype([("hash", "<u8"), ("number", "<i8")])
 # A pair that met: its size as it is sampled by, that size over a random number, who, and how many pairs could
@@ -58,7 +57,7 @@ class SendSamples:
 
     def __call__(self, chunk: Chunk) -> None:
         """Write the chunk's file."""
-        samples = read_column(self.corpus.scratch, chunk.source_index, "samples", SAMPLE)
+        samples = self.corpus.column(chunk.source_index, "samples", SAMPLE)
         lines = self.corpus.chunk_rows(chunk)["line"]
         first, end = np.searchsorted(samples["line"], [lines[0], lines[-1] + 1])
         numbers = chunk.first_number + np.searchsorted(lines, samples["line"][first:end])

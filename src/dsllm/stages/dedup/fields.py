@@ -15,7 +15,6 @@ from dsllm.errors import DocumentError, InputError
 from dsllm.io.documents import BadLine, Batch
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Corpus
-from dsllm.workers.passes import read_column
 
 NO_DUMP = "(none)"
 LAST = -math.inf  # the right to stay of a document that does not say
@@ -122,8 +121,7 @@ def require_fields(corpus: Corpus, config: DedupConfig) -> None:
         raise _no_field(field, "--keep first, --keep longest")
     no_dump = hash_name(NO_DUMP)
     if config.by is not None and not any(
-        (read_column(corpus.scratch, index, "dumps", "<u8") != no_dump).any()
-        for index in range(len(corpus.paths))
+        (corpus.column(index, "dumps", "<u8") != no_dump).any() for index in range(len(corpus.paths))
     ):
         raise _no_field(config.by, "another --by")
 

@@ -69,12 +69,12 @@ def gather_sets(corpus: Corpus, numbers: Numbers) -> tuple[Hashes, Numbers]:
     sizes = np.zeros(len(numbers), np.int64)
     found: list[tuple[NDArray[np.intp], Hashes, Numbers, Numbers]] = []
     for source_index, places, rows in corpus.by_source(numbers):
-        needed = read_column(corpus.scratch, source_index, "needed", NEEDED)["row"]
-        ends = np.cumsum(read_column(corpus.scratch, source_index, "set_sizes", "<i8"))
+        needed = corpus.column(source_index, "needed", NEEDED)["row"]
+        ends = np.cumsum(corpus.column(source_index, "set_sizes", "<i8"))
         own_ends = ends[np.searchsorted(needed, rows)]
         own_starts = np.where(rows == needed[0], 0, ends[np.searchsorted(needed, rows) - 1])
         sizes[places] = own_ends - own_starts
-        found.append((places, read_column(corpus.scratch, source_index, "sets", "<u8"), own_starts, own_ends))
+        found.append((places, corpus.column(source_index, "sets", "<u8"), own_starts, own_ends))
     ends = np.cumsum(sizes)
     sets = np.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
     for places, source_sets, own_starts, own_ends in found:
