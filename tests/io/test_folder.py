@@ -65,6 +65,15 @@ def test_a_finished_folder_says_what_it_holds():
     assert {path.name for path in Path("out").iterdir()} == {"manifest.json", "shard-00000.jsonl", ".lock"}
 
 
+def test_a_side_folder_names_the_command_that_made_it():
+    inputs = ["in.jsonl"]
+    with OutputFolder(
+        "gone", stage="example", config=Config(), inputs=inputs, options=RunOptions(), side_of="out"
+    ) as out:
+        manifest = out.finish(counts={}, content={})
+    assert manifest.command == "dsllm example in.jsonl -o out"
+
+
 def test_the_same_run_gives_the_same_bytes():
     make("a")
     make("b")

@@ -38,8 +38,8 @@ class OutputFolder:
 
     `finished` holds the files of an interrupted run of the same command: they are whole and need not be made
     again. `scratch` is a place for intermediate files, which `finish` removes. A side folder goes with a main
-    one that is finished after it: a kill in between leaves it complete, and the same command takes it up
-    again. With `is_on_disk` the output cannot be a URL: its user writes into `path` by himself.
+    output, `side_of`, that is finished after it: a kill in between leaves it complete, and the same command
+    takes it up again. With `is_on_disk` the output cannot be a URL: its user writes into `path` by himself.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class OutputFolder:
         inputs: Sequence[str],
         options: RunOptions,
         more_inputs: Sequence[str | None] = (),
-        is_side: bool = False,
+        side_of: str | None = None,
         is_on_disk: bool = False,
     ) -> None:
         if is_on_disk and is_url(output):
@@ -66,7 +66,7 @@ class OutputFolder:
         self.finished: dict[str, ShardRecord] = {}
         self._counts: dict[str, dict[str, int]] = {}
         self._options = options
-        self._is_side = is_side
+        self._is_side = side_of is not None
         self._is_restartable = "-" not in inputs
         config = _without_absolute_paths(config)
         given = [*inputs, *(path for path in more_inputs if path is not None)]
@@ -74,7 +74,10 @@ class OutputFolder:
             stage=stage,
             version=__version__,
             command=command_line(
-                stage, [_relative(path, Path()) for path in inputs], _relative(output, Path()), config
+                stage,
+                [_relative(path, Path()) for path in inputs],
+                _relative(output if side_of is None else side_of, Path()),
+                config,
             ),
             config=config.to_dict(),
             inputs=[

@@ -66,7 +66,7 @@ def map_documents(
     sources = find_sources(inputs) if sources is None else sources
     with ExitStack() as stack:
 
-        def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
+        def open_folder(path: str, *, side_of: str | None = None) -> OutputFolder:
             return stack.enter_context(
                 OutputFolder(
                     path,
@@ -75,12 +75,12 @@ def map_documents(
                     inputs=inputs,
                     options=options,
                     more_inputs=more_inputs,
-                    is_side=is_side,
+                    side_of=side_of,
                 )
             )
 
         out = None if output == "-" else open_folder(output)
-        sides = {name: open_folder(path, is_side=True) for name, path in (side_folders or {}).items()}
+        sides = {name: open_folder(path, side_of=output) for name, path in (side_folders or {}).items()}
         bar = stack.enter_context(reporter.bar(stage, total=total_bytes(sources), unit="bytes"))
         run = _Run(task, config, sources, read, sides, options, reporter, bar)
         counts = run.to_folder(out) if out else run.to_stdout(options.skipped)

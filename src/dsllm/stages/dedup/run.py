@@ -77,14 +77,14 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(announce_compiling(reporter.say))
 
-        def open_folder(path: str, *, is_side: bool = False) -> OutputFolder:
+        def open_folder(path: str, *, side_of: str | None = None) -> OutputFolder:
             folder = OutputFolder(
-                path, stage=STAGE, config=config, inputs=inputs, options=options, is_side=is_side
+                path, stage=STAGE, config=config, inputs=inputs, options=options, side_of=side_of
             )
             return stack.enter_context(folder)
 
         out = None if output == "-" else open_folder(output)
-        side = None if config.removed is None else open_folder(config.removed, is_side=True)
+        side = None if config.removed is None else open_folder(config.removed, side_of=output)
         temporary = out.scratch if out else stack.enter_context(tempfile.TemporaryDirectory(prefix="dsllm-"))
         work = Pass(Path(temporary), options, reporter, hold_bytes=config.memory_bytes // HELD_SHARE)
         job = _Job(config, sources, out, side, work)
