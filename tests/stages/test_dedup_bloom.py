@@ -286,6 +286,8 @@ def test_standard_input_needs_a_number_of_documents():
         {"keep": "date"},
         {"by": "dump"},
         {"pairs": "pairs.jsonl"},
+        {"against": ("index",)},
+        {"write_index": "index"},
         {"cut_spans": 50},
         {"cut_lines": True},
         {"cut_paragraphs": True},

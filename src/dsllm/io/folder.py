@@ -211,8 +211,9 @@ class OutputFolder:
     def _parse(self, data: bytes) -> Manifest:
         return Manifest.from_bytes(data, self.path / PARTIAL)
 
-    def _seen_from_here(self, record: InputRecord) -> InputRecord:
-        return record if is_url(self.output) else replace(record, path=_relative(record.path, self.path))
+    def seen_from_here(self, path: str) -> str:
+        """Write a path as the manifest names it: from the folder on."""
+        return path if is_url(self.output) else _relative(path, self.path)
 
     def _add(self, record: ShardRecord) -> None:
         self.finished[record.name] = record
@@ -298,12 +299,15 @@ def _hash_listing(files: Iterable[tuple[str, str]]) -> str:
 
 def _without_absolute_paths(config: Settings) -> Settings:
     """Write paths as they are seen from here: a manifest names no machine's folders."""
-    paths = {name: value for name, value in config.to_dict().items() if _is_absolute(value)}
-    return replace(config, **{name: os.path.relpath(path) for name, path in paths.items()})
+    values = {name: getattr(config, name) for name in config.to_dict()}
+    return replace(config, **{name: _without_absolute_path(value) for name, value in values.items()})
 
 
-def _is_absolute(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("/") and Path(value).parent.exists()
+def _without_absolute_path(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_without_absolute_path(part) for part in value)
+    is_absolute = isinstance(value, str) and value.startswith("/") and Path(value).parent.exists()
+    return os.path.relpath(value) if is_absolute else value
 
 
 def _relative(path: str, folder: Path) -> str:

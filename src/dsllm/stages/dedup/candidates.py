@@ -52,9 +52,13 @@ class SendBands:
 
 @dataclass(frozen=True)
 class FindTies:
-    """The task: tie each document of a partition's groups to the first, as (first, other) rows."""
+    """The task: tie each document of a partition's groups to the first, as (first, other) rows.
+
+    Documents from number `n_own` on are indexed: groups of these alone need no comparing.
+    """
 
     shuffle: Shuffle
+    n_own: int
 
     releases_lock = True
 
@@ -68,6 +72,7 @@ class FindTies:
         records = records[np.lexsort((records["number"], records["key"]))]
         first_of, is_first = find_firsts(records["key"])
         ties = np.stack([records["number"][first_of], records["number"]], axis=1)[~is_first]
+        ties = ties[ties[:, 0] < self.n_own]
         write_atomic(path, np.unique(ties, axis=0).tobytes())
         return path
 

@@ -60,6 +60,16 @@ class DedupConfig(DocumentSettings):
     pairs: str | None = setting(
         None, "File for a line of JSON per removed document: it, the one that stays, and the similarity."
     )
+    against: tuple[str, ...] = setting(
+        (),
+        "Index that an earlier run left: its documents come before all others and stay, whatever --keep "
+        "says, and what is like them goes. --cut-... looks at this run's inputs alone. May be repeated.",
+    )
+    write_index: str | None = setting(
+        None,
+        "Folder for an index of the documents that stay, for --against in later runs: about 4 bytes a word "
+        "and 600 a document.",
+    )
     max_removed: float | None = setting(
         None,
         "Stop before anything is written when an input file of 100 documents or more loses a larger share.",
@@ -122,6 +132,11 @@ class DedupConfig(DocumentSettings):
                 f"keep is {self.keep!r}, by is {self.by!r}: a field without a name",
                 hint="try --keep date, --keep rank:least or --by dump",
             )
+        if self.by is not None and self.against:
+            raise ConfigError(
+                f"by is {self.by!r}, but against is {', '.join(self.against)}",
+                hint="rates by dump are for one run over all dumps: give these as inputs, or leave out --by",
+            )
         if self.pairs in ("", "-"):
             raise ConfigError(f"pairs is {self.pairs!r}, not a file", hint="try --pairs pairs.jsonl")
         if (self.n_bands is None) != (self.n_rows is None):
@@ -153,6 +168,8 @@ class DedupConfig(DocumentSettings):
             "cut_spans": self.cut_spans is not None and "that takes a second pass",
             "cut_lines": self.cut_lines and "that takes a second pass",
             "cut_paragraphs": self.cut_paragraphs and "that takes a second pass",
+            "against": bool(self.against) and "an index has no filters",
+            "write_index": self.write_index is not None and "filters do not know what is in them",
             "max_removed": self.max_removed is not None and "lines are written before the share is known",
             "recall": self.recall != RECALL
             and "bands balance what they miss against what they take too much",

@@ -35,9 +35,13 @@ class SendDigests:
 
 @dataclass(frozen=True)
 class FindCopies:
-    """The task: find the copies among the documents of a partition, written as COPY rows by number."""
+    """The task: find the copies among the documents of a partition, written as COPY rows by number.
+
+    Documents from number `n_own` on are indexed: they stay, copies or not.
+    """
 
     shuffle: Shuffle
+    n_own: int
 
     releases_lock = True
 
@@ -51,8 +55,9 @@ class FindCopies:
         low, high = records["digest"].T
         records = records[np.lexsort((records["number"], -records["priority"], high, low))]
         first_of, is_first = find_firsts(records["digest"])
-        copies = np.empty(int((~is_first).sum()), COPY)
-        copies["number"] = records["number"][~is_first]
-        copies["kept"] = records["number"][first_of[~is_first]]
+        goes = ~is_first & (records["number"] < self.n_own)
+        copies = np.empty(int(goes.sum()), COPY)
+        copies["number"] = records["number"][goes]
+        copies["kept"] = records["number"][first_of[goes]]
         write_atomic(path, np.sort(copies, order="number").tobytes())
         return path

@@ -1,8 +1,11 @@
-"""All documents of all sources, numbered through, as the first pass left them on disk."""
+"""All documents of all sources, numbered through, as the first pass left them on disk.
+
+Behind the sources of the run come those that an index of an earlier run describes (index.py).
+"""
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from dsllm.workers.passes import column_path, read_column
 
 Numbers = NDArray[np.int64]
 
-# A row a document. `priority` orders the right to stay, the greatest first; `digest` is that of the words.
+# A row a document. `priority` orders the right to stay, the greatest first (of indexed documents it is
+# infinite); `digest` is that of the words.
 DOCUMENT = np.dtype(
     [
         ("line", "<i8"),
@@ -59,20 +63,36 @@ class Place:
 class Corpus:
     """Reads rows, signatures and ids; holds nothing but where each source's numbers start.
 
-    `n_documents` is a number per source.
+    `n_documents` is a number per source. The last `n_indexed` sources are described by indices: their
+    documents take part, come first and stay, and are not read.
     """
 
     scratch: Path
     places: tuple[Place, ...]
     n_documents: tuple[int, ...]
     n_hashes: int
+    n_indexed: int = 0
 
     @classmethod
-    def open(cls, scratch: Path, sources: Sequence[Source], n_hashes: int) -> "Corpus":
-        """Look at what the first pass has written."""
-        places = tuple(Place(scratch, source.index, source.path) for source in sources)
+    def open(
+        cls, scratch: Path, sources: Sequence[Source], n_hashes: int, indexed: Sequence[Place] = ()
+    ) -> "Corpus":
+        """Look at what the first pass has written, and at what lies in indices."""
+        places = (*(Place(scratch, source.index, source.path) for source in sources), *indexed)
         sizes = [column_path(place.folder, place.index, "documents").stat().st_size for place in places]
-        return cls(scratch, places, tuple(size // DOCUMENT.itemsize for size in sizes), n_hashes)
+        n_documents = tuple(size // DOCUMENT.itemsize for size in sizes)
+        return cls(scratch, places, n_documents, n_hashes, len(indexed))
+
+    @property
+    def own(self) -> "Corpus":
+        """The documents that this run reads, by the same numbers."""
+        n_own = len(self.places) - self.n_indexed
+        return replace(self, places=self.places[:n_own], n_documents=self.n_documents[:n_own], n_indexed=0)
+
+    @property
+    def n_own(self) -> int:
+        """How many documents this run reads: those of greater numbers are indexed."""
+        return sum(self.n_documents[: len(self.places) - self.n_indexed])
 
     def __len__(self) -> int:
         return sum(self.n_documents)

@@ -73,7 +73,7 @@ class Decide:
             verdicts["kept"][found["number"]] = found["kept"]
             verdicts["level"][found["number"]] = EXACT
             verdicts["similarity"][found["number"]] = 1.0
-        if self.config.level == "exact" or not len(self.corpus):
+        if self.config.level == "exact" or not self.corpus.n_own:
             return Decision(verdicts, removed, np.zeros(0, np.int64))
         write_atomic(self.corpus.scratch / "is-copy", (verdicts["level"] == EXACT).tobytes())
         roots = candidates.join_ties(self.corpus.scratch / "roots", len(self.corpus), self._find_ties())
@@ -119,7 +119,7 @@ class Decide:
         n_partitions = self.n_partitions(len(self.corpus) * copies.BYTES_PER_DOCUMENT)
         shuffle = self.shuffle("digests", copies.RECORD, n_partitions)
         self._send(copies.SendDigests(self.corpus, shuffle), shuffle)
-        return list(self.map(copies.FindCopies(shuffle), range(n_partitions)))
+        return list(self.map(copies.FindCopies(shuffle, self.corpus.n_own), range(n_partitions)))
 
     def _find_ties(self) -> Iterator[Path]:
         bands = choose_bands(self.config)
@@ -127,7 +127,7 @@ class Decide:
         shuffle = self.shuffle("bands", candidates.KEY, n_partitions)
         is_copy = self.corpus.scratch / "is-copy"
         self._send(candidates.SendBands(self.corpus, bands, shuffle, is_copy), shuffle)
-        yield from self.map(candidates.FindTies(shuffle), range(n_partitions))
+        yield from self.map(candidates.FindTies(shuffle, self.corpus.n_own), range(n_partitions))
         shuffle.remove()
 
     def _judge(self, roots: NDArray[np.int64], sampled: NDArray[np.int64]) -> Iterator[Path]:
@@ -136,9 +136,8 @@ class Decide:
         task = sets.FindSets(self.corpus.scratch, self.config)
         self.work.write_columns(task, to_read, sets.COLUMNS, label="dedup: shingles", mark="sets-done")
         n_members = int(np.count_nonzero(roots != UNTIED)) if len(self.corpus) else 0
-        n_bytes = n_members * (BYTES_PER_MEMBER + 4 * self.config.n_hashes) + sum(
-            (self.corpus.scratch / f"{index:05d}.sets").stat().st_size for index in needed
-        )
+        n_bytes = n_members * (BYTES_PER_MEMBER + 4 * self.config.n_hashes)
+        n_bytes += 8 * sets.count_shingles(self.corpus, roots, needed)
         n_partitions = max(8, self.n_partitions(n_bytes))  # some at the least, for the workers to share
         shuffle = self.shuffle("members", candidates.MEMBER, n_partitions)
         candidates.send_components(self.corpus, roots, shuffle)
@@ -185,7 +184,8 @@ class Judge:
         numbers = members["number"][order]
         signatures = self.corpus.gather_signatures(numbers)
         keys = band_keys(signatures, *choose_bands(self.config))
-        judged = judge(signatures, keys, *sets.gather_sets(self.corpus, numbers), self.config.threshold)
+        found, is_indexed = sets.gather_sets(self.corpus, numbers), numbers >= self.corpus.n_own
+        judged = judge(signatures, keys, *found, self.config.threshold, is_indexed=is_indexed)
         goes = np.flatnonzero(judged.kept >= 0)
         twins = np.empty(len(goes), NEAR_TWIN)
         twins["number"], twins["kept"] = numbers[goes], numbers[judged.kept[goes]]

@@ -33,7 +33,7 @@ def write_fates(corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> 
     """
     starts = corpus.starts.tolist()
     counts = []
-    for index in range(len(corpus.paths)):
+    for index in range(len(corpus.own.places)):
         rows, found = corpus.rows(index), verdicts[starts[index] : starts[index + 1]]
         fates = np.zeros(len(rows), FATE)
         fates["line"], fates["level"] = rows["line"], found["level"]
@@ -48,6 +48,8 @@ def write_fates(corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> 
         with atomic_file(column_path(corpus.scratch, index, "fates")) as file:
             file.write(fates.data)
         counts.append(_count(rows, found["level"]))
+        if corpus.n_indexed:
+            counts[-1]["n_removed_for_indexed"] = int(np.count_nonzero(found["kept"] >= corpus.n_own))
     return counts
 
 

@@ -25,7 +25,7 @@ from dsllm.stages.dedup.corpus import SAMPLE, Chunk, Corpus, Numbers
 from dsllm.stages.dedup.judge_compiled import compare_pairs
 from dsllm.stages.dedup.sets import gather_sets
 from dsllm.stages.dedup.shuffle import Shuffle, find_repeated
-from dsllm.text.shingles import fmix64
+from dsllm.text.shingles import Hashes, fmix64
 
 MEETING = np.dtype([("hash", "<u8"), ("number", "<i8")])
 # A pair that met: its size as it is sampled by, that size over a random number, who, and how many pairs could
@@ -88,21 +88,37 @@ class DrawPairs:
         records = records[find_repeated(np.ascontiguousarray(records["hash"]))]
         seed = np.uint64(self.config.seed)
         ranks = fmix64(records["number"].astype(np.uint64) * _FACTOR ^ records["hash"]) + seed
-        order = np.lexsort((ranks, records["hash"]))  # a document that is sampled twice stands beside itself
+        is_indexed = records["number"] >= self.corpus.n_own
+        # a document that is sampled twice stands beside itself
+        order = np.lexsort((ranks, is_indexed, records["hash"]))
         hashes, numbers = records["hash"][order], records["number"][order]
         is_new = np.append(True, (hashes[1:] != hashes[:-1]) | (numbers[1:] != numbers[:-1]))[: len(hashes)]
         hashes, numbers = hashes[is_new], numbers[is_new]
-        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
-        sizes = np.diff(np.append(starts, len(hashes)))
-        starts, sizes = starts[sizes > 1], sizes[sizes > 1]
-        pairs = np.zeros(len(starts), PAIR)
-        pairs["a"], pairs["b"] = numbers[starts], numbers[starts + 1]
-        pairs["n_pairs"] = sizes * (sizes - 1) / 2
+        starts, pairs = self._draw(hashes, numbers)
         pairs["size"] = self._sizes(pairs)
-        draws = (fmix64(hashes[starts] + seed) >> np.uint64(11)).astype(np.float64) + 1.0  # of 2**53
+        draws = _draw_numbers(hashes[starts] + seed)
         pairs["priority"] = pairs["size"] / draws
         write_atomic(path, _first(pairs).tobytes())
         return path
+
+    def _draw(self, hashes: Hashes, numbers: Numbers) -> tuple[NDArray[np.intp], NDArray[Any]]:
+        """Draw at each place, all its pairs being as likely but those of two indexed documents.
+
+        The documents of a place are in random order, the indexed ones behind the others. Gives where each
+        place starts, and its pair.
+        """
+        starts = np.flatnonzero(np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)])
+        sizes = np.diff(np.append(starts, len(hashes)))
+        n_own = np.add.reduceat(numbers < self.corpus.n_own, starts, dtype=np.int64) if len(starts) else sizes
+        is_met = (sizes > 1) & (n_own > 0)
+        starts, sizes, n_own = starts[is_met], sizes[is_met], n_own[is_met]
+        pairs = np.zeros(len(starts), PAIR)
+        n_inner, n_outer = n_own * (n_own - 1) / 2, n_own * (sizes - n_own)
+        pairs["n_pairs"] = n_inner + n_outer
+        draws = _draw_numbers(hashes[starts] ^ _FACTOR) / 2.0**53
+        is_inner = draws * pairs["n_pairs"] <= n_inner
+        pairs["a"], pairs["b"] = numbers[starts], numbers[starts + np.where(is_inner, 1, n_own)]
+        return starts, pairs
 
     def _sizes(self, pairs: NDArray[Any]) -> NDArray[np.float64]:
         """Guess for how many pairs each stands, by its sketch; an error here costs width, not truth."""
@@ -117,6 +133,11 @@ class DrawPairs:
             sizes[first : first + len(part)] = part["n_pairs"] / n_likely_shared
             sizes[first : first + len(part)] *= np.where(similarity >= likely, 1.0, _FAR_FRAC)
         return sizes
+
+
+def _draw_numbers(keys: Hashes) -> NDArray[np.float64]:
+    """Draw a whole number from 1 to 2**53 for each key."""
+    return (fmix64(keys) >> np.uint64(11)).astype(np.float64) + 1.0
 
 
 def take_pairs(files: Sequence[Path]) -> NDArray[Any]:
@@ -167,8 +188,9 @@ def _compare_exactly(corpus: Corpus, numbers: Numbers) -> tuple[Numbers, NDArray
     shared, n_either = np.zeros(len(numbers) // 2, np.int64), np.zeros(len(numbers) // 2, np.int64)
     for first in range(0, len(shared), _PAIRS_AT_ONCE):
         part = slice(first, first + _PAIRS_AT_ONCE)
-        sets, ends = gather_sets(corpus, numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)])
-        compare_pairs(sets, ends, shared[part])
+        members = numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)]
+        sets, ends = gather_sets(corpus, members)
+        compare_pairs(sets, ends, members >= corpus.n_own, shared[part])
         n_either[part] = np.diff(ends, prepend=0).reshape(-1, 2).sum(axis=1) - shared[part]
     return shared, shared / np.maximum(n_either, 1)
 

@@ -41,6 +41,8 @@ def judge(
     sets: NDArray[np.uint64],
     set_ends: NDArray[np.int64],
     threshold: float,
+    *,
+    is_indexed: NDArray[np.bool_] | None = None,
 ) -> Judged:
     """Judge documents, given in the order of their right to stay.
 
@@ -50,6 +52,8 @@ def judge(
         sets: the distinct shingles of all documents, one after another.
         set_ends: where each one's set ends.
         threshold: the least similarity for which a document goes.
+        is_indexed: which documents an index describes: they stay, and their sets are the lower halves of
+            the shingles. None: no document.
     """
     n_documents, n_hashes = signatures.shape
     names, buckets, sizes = np.unique(keys.ravel(), return_inverse=True, return_counts=True)
@@ -58,8 +62,10 @@ def judge(
     least_equal = math.ceil((threshold - N_ERRORS * error) * n_hashes - 1e-9)
     kept = np.full(n_documents, STAYS, np.int64)
     similarity = np.zeros(n_documents)
+    if is_indexed is None:
+        is_indexed = np.zeros(n_documents, bool)
     n_unlisted, n_compared = judge_in_order(
-        signatures, np.ascontiguousarray(buckets), len(names), sets, set_ends, threshold, least_equal,
-        MAX_LISTED, kept, similarity,
+        signatures, np.ascontiguousarray(buckets), len(names), sets, set_ends, is_indexed, threshold,
+        least_equal, MAX_LISTED, kept, similarity,
     )  # fmt: skip
     return Judged(kept, similarity, n_unlisted, n_compared)

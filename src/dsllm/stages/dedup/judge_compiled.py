@@ -8,6 +8,8 @@ from dsllm.text.vector import compiled
 
 STAYS = -1
 _NOBODY = -1
+LOWER_HALF = np.uint64(0xFFFFFFFF)  # what an index has of a shingle's hash
+ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @compiled
@@ -17,6 +19,7 @@ def judge_in_order(
     n_buckets: int,
     sets: NDArray[np.uint64],
     set_ends: NDArray[np.int64],
+    is_indexed: NDArray[np.bool_],
     threshold: float,
     least_equal: int,
     max_listed: int,
@@ -38,7 +41,7 @@ def judge_in_order(
     for number in range(n_documents):
         n_likely = 0
         for bucket in buckets[number]:
-            entry = heads[bucket] if bucket >= 0 else _NOBODY
+            entry = heads[bucket] if bucket >= 0 and not is_indexed[number] else _NOBODY
             while entry != _NOBODY:
                 other, entry = entries[entry]
                 if met_by[other] == number:
@@ -51,7 +54,7 @@ def judge_in_order(
                     likely[n_likely] = (n_equal + 1) * n_documents - other  # the likeliest, then the first
                     n_likely += 1
         twin, similarity[number], n_more = _find_twin(
-            number, np.sort(likely[:n_likely])[::-1], sets, set_ends, threshold
+            number, np.sort(likely[:n_likely])[::-1], sets, set_ends, is_indexed, threshold
         )
         n_compared += n_more
         kept[number] = twin
@@ -69,11 +72,11 @@ def judge_in_order(
 
 
 @compiled
-def _find_twin(number, likely, sets, set_ends, threshold):
+def _find_twin(number, likely, sets, set_ends, is_indexed, threshold):
     """Compare with the likeliest first; returns the first that is similar enough, and its similarity."""
     n_documents = len(set_ends)
     own = _cut(sets, set_ends, number)
-    table = np.empty(0, np.uint64)
+    whole_table = half_table = np.empty(0, np.uint64)
     n_compared = 0
     for code in likely:
         other = (n_documents - code % n_documents) % n_documents
@@ -81,8 +84,14 @@ def _find_twin(number, likely, sets, set_ends, threshold):
         # The intersection is at most the smaller set, the union at least the larger one.
         if min(len(own), len(others)) / max(len(own), len(others)) < threshold:
             continue
-        if not len(table):
-            table = _put_all(own)
+        if is_indexed[other]:
+            if not len(half_table):
+                half_table = _put_all(own, LOWER_HALF)
+            table = half_table
+        else:
+            if not len(whole_table):
+                whole_table = _put_all(own, ALL_BITS)
+            table = whole_table
         n_compared += 1
         n_shared = _count_shared(table, others)
         similarity = n_shared / (len(own) + len(others) - n_shared)
@@ -92,19 +101,27 @@ def _find_twin(number, likely, sets, set_ends, threshold):
 
 
 @compiled
-def compare_pairs(sets: NDArray[np.uint64], set_ends: NDArray[np.int64], n_shared: NDArray[np.int64]) -> None:
-    """Count what the sets 0 and 1, 2 and 3, ... have in common, into `n_shared` (n_pairs,)."""
+def compare_pairs(
+    sets: NDArray[np.uint64],
+    set_ends: NDArray[np.int64],
+    is_indexed: NDArray[np.bool_],
+    n_shared: NDArray[np.int64],
+) -> None:
+    """Count what the sets 0 and 1, 2 and 3, ... have in common, into `n_shared` (n_pairs,).
+
+    Of a pair the second may be indexed, and be lower halves.
+    """
     for pair in range(len(n_shared)):
-        n_shared[pair] = _count_shared(
-            _put_all(_cut(sets, set_ends, 2 * pair)), _cut(sets, set_ends, 2 * pair + 1)
-        )
+        bits = LOWER_HALF if is_indexed[2 * pair + 1] else ALL_BITS
+        table = _put_all(_cut(sets, set_ends, 2 * pair), bits)
+        n_shared[pair] = _count_shared(table, _cut(sets, set_ends, 2 * pair + 1))
 
 
 @compiled
-def _put_all(values):
+def _put_all(values, bits):
     table = grow_table(np.zeros(64, np.uint64), values[:0], len(values))
     for value in values:
-        put(table, value)
+        put(table, value & bits)
     return table
 
 

@@ -37,7 +37,7 @@ def describe_reasons(corpus: Corpus, verdicts: NDArray[Any]) -> Iterator[dict[st
 def write_pairs(path: Path, corpus: Corpus, verdicts: NDArray[Any]) -> None:
     """Write a line per removed document, in order, a chunk of documents in memory at a time."""
     with atomic_file(path) as file:
-        for chunk in corpus.chunks():
+        for chunk in corpus.own.chunks():
             end_number = chunk.first_number + chunk.end_row - chunk.first_row
             found = np.array(verdicts[chunk.first_number : end_number])
             goes = np.flatnonzero(found["level"] != STAYS)

@@ -9,6 +9,7 @@ from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import choose_bands, describe_curve
 from dsllm.stages.dedup.bloom_filter import choose_size
 from dsllm.stages.dedup.config import DedupConfig
+from dsllm.stages.dedup.index import read_indices
 
 # Assumed, as only reading would tell. Pages of the web in zstd and gzip are 3 to 5 times as large unpacked.
 UNPACKED_RATIO = 4.0
@@ -22,6 +23,9 @@ BYTES_PER_S = {"near": 25e6, "exact": 60e6, "bloom": 60e6}
 START_S = 1.2
 BLOOM_SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 PROGRAM_BYTES = 250_000_000  # of memory, whatever the inputs
+# Of a document in an index: its row, an id of 20 bytes and, at level near, a few sampled shingles.
+ROW_BYTES, NEAR_ROW_BYTES = 76, 40
+INDEXED_BYTES = 70  # of scratch files for an indexed document, besides its bands
 
 
 def plan(
@@ -30,7 +34,12 @@ def plan(
     """Say what a run would read and write, what the bands would find, and the cost; read no document.
 
     The estimates are bytes of input, unpacked, times factors; `assumed` has the factors. Scratch files are
-    bounded for the case that every document must be compared with another.
+    bounded for the case that every document must be compared with another, an index for the case that every
+    one stays.
+
+    Raises:
+        ConfigError: an index does not fit the settings.
+        InputError: one is no index, or incomplete.
     """
     sources = find_sources(inputs)
     n_bytes = _unpacked_bytes(sources)
@@ -62,6 +71,9 @@ def plan(
             "filter_bits_per_document": round(size.n_bits / size.n_documents, 1),
             "false_positive_probability_when_full": size.error,
         }
+    found |= (indices := _plan_indices(config, n_documents))
+    per_indexed = INDEXED_BYTES + (16 * n_bands if is_near else 0)
+    scratch_bytes += indices.get("n_indexed_documents", 0) * per_indexed
     return found | {
         "n_unpacked_bytes": round(n_bytes),
         "n_documents": round(n_documents),
@@ -72,9 +84,25 @@ def plan(
         "assumed": {
             "unpacked bytes per compressed byte": UNPACKED_RATIO,
             "bytes per document": BYTES_PER_DOCUMENT,
+            "bytes per word": BYTES_PER_WORD,
             "bytes per second and worker": bytes_per_s,
         },
     }
+
+
+def _plan_indices(config: DedupConfig, n_documents: float) -> dict[str, int]:
+    """Say what would be read of indices, and how large the one to be written is when every document stays."""
+    found: dict[str, int] = {}
+    if indices := read_indices(config).values():
+        found["n_indexed_documents"] = sum(manifest.counts["n_documents"] for manifest in indices)
+        sizes = [shard.n_bytes for manifest in indices for shard in manifest.shards]
+        found["n_index_bytes_to_read"] = sum(sizes)
+    if config.write_index is not None:
+        per_document = ROW_BYTES
+        if config.level == "near":
+            per_document += 4 * config.n_hashes + NEAR_ROW_BYTES + 4 * (BYTES_PER_DOCUMENT // BYTES_PER_WORD)
+        found["index_bytes_at_most"] = round(n_documents * per_document)
+    return found
 
 
 def estimate_documents(sources: Sequence[Source]) -> int | None:

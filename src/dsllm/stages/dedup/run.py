@@ -3,7 +3,8 @@
 1. Sign: each document's digest and signature go to files, a set per source.
 2. Decide: documents of equal digest, then those that share a band, are compared (decide.py); for the latter
    the inputs are read again.
-3. Divide: the inputs are read once more and their lines go to the output, or to `--removed`.
+3. Index, on request: what later runs must know of the documents that stay; the inputs are read once more.
+4. Divide: the inputs are read once more and their lines go to the output, or to `--removed`.
 
 The result is a function of the inputs and the settings alone. A killed run carries on: sources that are
 signed, the decision and shards that are whole are not made again; standard input must be given again.
@@ -26,16 +27,17 @@ from dsllm.io.atomic import write_atomic
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, find_sources
-from dsllm.progress import Reporter
+from dsllm.progress import Reporter, format_amount
 from dsllm.stages.dedup.bands import choose_bands, find_probability
 from dsllm.stages.dedup.bloom import run_bloom
 from dsllm.stages.dedup.by_dump import rate_by_dump, show_rates
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.corpus import Corpus, Place
 from dsllm.stages.dedup.decide import STAYS, Decide
 from dsllm.stages.dedup.divide import STRING_COUNTS, Divide, Divided, write_fates
 from dsllm.stages.dedup.error import show_error
 from dsllm.stages.dedup.fields import require_fields
+from dsllm.stages.dedup.index import describe_index, open_indices, write_index
 from dsllm.stages.dedup.limit import check_limit
 from dsllm.stages.dedup.pairs import write_pairs
 from dsllm.stages.dedup.plan import plan
@@ -73,21 +75,30 @@ def run(
             "--on-error skip with -o - has no place for the lines set aside",
             hint="name one: --skipped FILE",
         )
+    folders = (None if output == "-" else output, config.removed, config.write_index)
+    indexed = open_indices(config, folders)
     sources = find_sources(inputs)
     with ExitStack() as stack:
         stack.enter_context(announce_compiling(reporter.say))
 
         def open_folder(path: str, *, side_of: str | None = None) -> OutputFolder:
             folder = OutputFolder(
-                path, stage=STAGE, config=config, inputs=inputs, options=options, side_of=side_of
+                path,
+                stage=STAGE,
+                config=config,
+                inputs=inputs,
+                options=options,
+                more_inputs=config.against,
+                side_of=side_of,
             )
             return stack.enter_context(folder)
 
         out = None if output == "-" else open_folder(output)
         side = None if config.removed is None else open_folder(config.removed, side_of=output)
+        index = None if config.write_index is None else open_folder(config.write_index, side_of=output)
         temporary = out.scratch if out else stack.enter_context(tempfile.TemporaryDirectory(prefix="dsllm-"))
         work = Pass(Path(temporary), options, reporter, hold_bytes=config.memory_bytes // HELD_SHARE)
-        job = _Job(config, sources, out, side, work)
+        job = _Job(config, sources, indexed, out, side, index, work)
         return job.run(", ".join(inputs))
 
 
@@ -95,19 +106,21 @@ def run(
 class _Job:
     config: DedupConfig
     sources: list[Source]
+    indexed: list[Place]
     out: OutputFolder | None
     side: OutputFolder | None
+    index: OutputFolder | None
     work: Pass
 
     def run(self, inputs: str) -> dict[str, Any]:
         scratch = self.work.scratch
         self.work.write_columns(Sign(self.config), self.sources, COLUMNS, label="dedup: sign")
         n_hashes = self.config.n_hashes if self.config.level == "near" else 0
-        corpus = Corpus.open(scratch, self.sources, n_hashes)
+        corpus = Corpus.open(scratch, self.sources, n_hashes, self.indexed)
         bad = [read_bad_lines(scratch, source.index) for source in self.sources]
-        if not len(corpus) and not any(bad):
+        if not corpus.n_own and not any(bad):
             raise InputError(f"{inputs}: no document in it", hint="check what wrote it")
-        require_fields(corpus, self.config)
+        require_fields(corpus.own, self.config)
         decide = Decide(corpus, self.config, self.sources, self.work)
         decision = decide()
         by_source = write_fates(corpus, decision.verdicts, with_notes=self.side is not None)
@@ -119,7 +132,9 @@ class _Job:
             if lines:
                 counts["n_skipped"] = lines.count(b"\n")
         if self.config.cuts_strings:
-            self._find_cuts(corpus, decision.verdicts)
+            self._find_cuts(corpus.own, decision.verdicts)
+        if self.index:
+            self._write_index(self.index, corpus.own, decision.verdicts)
         if self.config.pairs is not None:
             write_pairs(Path(self.config.pairs), corpus, decision.verdicts)
         self._divide(by_source, bad)
@@ -145,6 +160,16 @@ class _Job:
         )
         stays = verdicts["level"][: len(corpus)] == STAYS
         find_cuts(corpus, stays, settings, self.sources, self.work)
+
+    def _write_index(self, folder: OutputFolder, corpus: Corpus, verdicts: NDArray[Any]) -> None:
+        counts = write_index(folder, corpus, verdicts, self.config, sources=self.sources, work=self.work)
+        self._set_stream_hash(folder)
+        folder.finish(counts=counts, content=describe_index(folder, corpus, self.config))
+        n_bytes = sum(record.n_bytes for record in folder.finished.values())
+        self.work.reporter.say(
+            f"dsllm: {folder.output} describes {counts['n_documents']:,} documents that stay, "
+            f"in {format_amount(n_bytes, 'bytes')}"
+        )
 
     def _divide(self, by_source: list[dict[str, int]], bad: list[bytes]) -> None:
         """Write a shard per source, in the output and in the folder for what goes."""
@@ -198,6 +223,10 @@ class _Job:
                 f"dsllm: {total['n_text_bytes_cut']:,} bytes of text that occurred before were cut out of "
                 f"{total['n_cut']:,} documents that stay and {total['n_removed_string']:,} that had no more"
             )
+        if "n_removed_for_indexed" in total:
+            self.work.reporter.say(
+                f"dsllm: {total['n_removed_for_indexed']:,} documents went for one that is indexed"
+            )
         if total.get("n_skipped"):
             self.work.reporter.say(
                 f"dsllm: {total['n_skipped']:,} lines were no documents and were set aside"
@@ -213,12 +242,15 @@ class _Job:
         if self.config.level == "near":
             recall = find_probability(self.config.threshold, n_bands, n_rows)
             content |= {"n_bands": n_bands, "n_rows": n_rows, "recall_at_threshold": round(recall, 6)}
-        streams = [source.stream_hash.hexdigest() for source in self.sources if source.stream_hash]
         for folder, more in ((self.side, {"stream": "removed"}), (self.out, {})):
-            if folder and streams:
-                folder.set_stream_hash(streams[0])
             if folder:
+                self._set_stream_hash(folder)
                 folder.finish(counts=total, content={**content, **more, **rates})
+
+    def _set_stream_hash(self, folder: OutputFolder) -> None:
+        for source in self.sources:
+            if source.stream_hash:
+                folder.set_stream_hash(source.stream_hash.hexdigest())
 
 
 def _add(by_source: list[dict[str, int]]) -> dict[str, int]:

@@ -1,6 +1,9 @@
 """Second pass: the whole sets of shingles of those documents that may be alike, and of no others."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import Batch, parse_line
 from dsllm.stages.dedup.candidates import tied_numbers
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import Corpus, Numbers
+from dsllm.stages.dedup.corpus import Chunk, Corpus, Numbers
 from dsllm.stages.dedup.sign import make_shingler
 from dsllm.text.json_lines import find_lines
 from dsllm.text.shingles import Hashes
@@ -25,34 +28,48 @@ NEEDED = np.dtype([("row", "<i8"), ("line", "<i8")])
 
 def write_needed(corpus: Corpus, roots: NDArray[np.int64], more: Numbers) -> list[int]:
     """Write which documents are needed, those in components and `more`; returns the sources that have any."""
-    parts: dict[int, list[NDArray[Any]]] = {}
-    for chunk in corpus.chunks():
+
+    def choose(chunk: Chunk) -> Numbers:
         end_number = chunk.first_number + chunk.end_row - chunk.first_row
         wanted = more[(more >= chunk.first_number) & (more < end_number)]
-        numbers = np.union1d(tied_numbers(roots, chunk), wanted)
-        rows = numbers - int(corpus.starts[chunk.source_index])
-        needed = np.empty(len(rows), NEEDED)
-        needed["row"], needed["line"] = rows, corpus.rows(chunk.source_index)["line"][rows]
-        if len(rows):
-            parts.setdefault(chunk.source_index, []).append(needed)
-    for source_index, found in parts.items():
-        with atomic_file(column_path(corpus.scratch, source_index, "needed")) as file:
-            file.writelines(part.tobytes() for part in found)
-    return list(parts)
+        return np.union1d(tied_numbers(roots, chunk), wanted)
+
+    return write_chosen(corpus.own, choose, "needed")
+
+
+def write_chosen(corpus: Corpus, choose: Callable[[Chunk], Numbers], name: str) -> list[int]:
+    """Write the documents that are chosen in each chunk to columns; returns the sources that have any."""
+    found = []
+    for source_index, chunks in groupby(corpus.chunks(), key=attrgetter("source_index")):
+        n_chosen = 0
+        with atomic_file(column_path(corpus.scratch, source_index, name)) as file:
+            for chunk in chunks:
+                rows = choose(chunk) - chunk.first_number + chunk.first_row
+                needed = np.empty(len(rows), NEEDED)
+                needed["row"], needed["line"] = rows, corpus.rows(source_index)["line"][rows]
+                file.write(needed.data)
+                n_chosen += len(rows)
+        if n_chosen:
+            found.append(source_index)
+    return found
 
 
 @dataclass(frozen=True)
 class FindSets:
-    """The task: the distinct shingles of each document of a batch that is needed, and how many they are."""
+    """The task: the distinct shingles of each document of a batch that is chosen, and how many they are.
+
+    `chosen` names the columns that say which ones are.
+    """
 
     scratch: Path
     config: DedupConfig
+    chosen: str = "needed"
 
     releases_lock = True
 
     def __call__(self, batch: Batch) -> Columns:
         """Give the arrays by the names in COLUMNS."""
-        needed = read_column(self.scratch, batch.source_index, "needed", NEEDED)["line"]
+        needed = read_column(self.scratch, batch.source_index, self.chosen, NEEDED)["line"]
         starts, ends = find_lines(batch.lines)
         first, end = np.searchsorted(needed, [batch.first_line, batch.first_line + len(ends)])
         texts = []
@@ -65,19 +82,45 @@ class FindSets:
 
 
 def gather_sets(corpus: Corpus, numbers: Numbers) -> tuple[Hashes, Numbers]:
-    """Read the sets of some documents one after another; returns them and where each one ends."""
+    """Read the sets of some documents one after another; returns them and where each one ends.
+
+    Of indexed documents there are the lower halves of the hashes: see `index.py`.
+    """
     sizes = np.zeros(len(numbers), np.int64)
-    found: list[tuple[NDArray[np.intp], Hashes, Numbers, Numbers]] = []
+    found: list[tuple[NDArray[np.intp], NDArray[Any], Numbers, Numbers]] = []
     for source_index, places, rows in corpus.by_source(numbers):
-        needed = corpus.column(source_index, "needed", NEEDED)["row"]
-        ends = np.cumsum(corpus.column(source_index, "set_sizes", "<i8"))
-        own_ends = ends[np.searchsorted(needed, rows)]
-        own_starts = np.where(rows == needed[0], 0, ends[np.searchsorted(needed, rows) - 1])
+        source_sets, ends, at = _find_places(corpus, source_index, rows)
+        own_ends, own_starts = ends[at], np.where(at == 0, 0, ends[at - 1])
         sizes[places] = own_ends - own_starts
-        found.append((places, corpus.column(source_index, "sets", "<u8"), own_starts, own_ends))
+        found.append((places, source_sets, own_starts, own_ends))
     ends = np.cumsum(sizes)
     sets = np.empty(int(ends[-1]) if len(ends) else 0, np.uint64)
     for places, source_sets, own_starts, own_ends in found:
         for place, start, end in zip(places.tolist(), own_starts.tolist(), own_ends.tolist(), strict=True):
             sets[ends[place] - (end - start) : ends[place]] = source_sets[start:end]
     return sets, ends
+
+
+def _find_places(
+    corpus: Corpus, source_index: int, rows: Numbers
+) -> tuple[NDArray[Any], NDArray[Any], Numbers]:
+    """Give the sets of a source, where each ends, and which of them are those of some rows."""
+    if source_index >= len(corpus.places) - corpus.n_indexed:  # all sets are there, a row a set
+        sets, ends = (
+            corpus.column(source_index, "sets", "<u4"),
+            corpus.column(source_index, "set_ends", "<i8"),
+        )
+        return sets, ends, rows
+    needed = corpus.column(source_index, "needed", NEEDED)["row"]
+    ends = np.cumsum(corpus.column(source_index, "set_sizes", "<i8"))
+    return corpus.column(source_index, "sets", "<u8"), ends, np.searchsorted(needed, rows)
+
+
+def count_shingles(corpus: Corpus, roots: NDArray[np.int64], needed: Sequence[int]) -> int:
+    """Count the shingles of the needed sets of the run's sources, and of the indexed ones in components."""
+    n_shingles = sum(corpus.column(index, "sets", "<u8").size for index in needed)
+    for chunk in corpus.chunks()[len(corpus.own.chunks()) :]:
+        rows = tied_numbers(roots, chunk) - chunk.first_number + chunk.first_row
+        ends = corpus.column(chunk.source_index, "set_ends", "<i8")
+        n_shingles += int((ends[rows] - np.where(rows == 0, 0, ends[rows - 1])).sum())
+    return n_shingles
