@@ -107,8 +107,9 @@ def write_lines(path: Path, rows: list[dict]) -> None:
 
 DOCS = "docs0.jsonl docs1.jsonl docs2.jsonl"
 TRAIN = "--dtype fp32 --save-every-steps 3"
+SIDES = ("-o", "--removed", "--rejected", "--write-index")
 STAGES = {
-    "dedup": f"dedup {DOCS} -o out-dedup --removed out-removed",
+    "dedup": f"dedup {DOCS} -o out-dedup --removed out-removed --write-index out-index",
     "dedup bloom": f"dedup {DOCS} -o out-bloom --bloom --removed out-bloomed",
     "filter": f"filter {DOCS} -o out-filter --rejected out-rejected",
     "remix": f"remix {DOCS} -o out-remix --weights a=0.7,b=0.3",
@@ -126,7 +127,7 @@ STAGES = {
 def outputs_of(stage: str) -> list[str]:
     """The folders that a stage writes, the main one first."""
     words = STAGES[stage].split()
-    return [words[at + 1] for at, word in enumerate(words) if word in ("-o", "--removed", "--rejected")]
+    return [words[at + 1] for at, word in enumerate(words) if word in SIDES]
 
 
 @pytest.fixture(scope="module")

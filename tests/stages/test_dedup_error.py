@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import orjson
@@ -15,6 +16,7 @@ from dsllm.progress import Reporter
 from dsllm.stages.dedup import error
 from dsllm.stages.dedup import run as run_module
 from dsllm.stages.dedup.config import DedupConfig
+from dsllm.stages.dedup.corpus import Corpus, Place
 from dsllm.stages.dedup.judge_compiled import compare_pairs
 from dsllm.text.shingles import n_shared
 
@@ -23,8 +25,8 @@ from dsllm.text.shingles import n_shared
 def test_shared_shingles_are_those_of_the_definition(members):
     hashes = np.random.default_rng(0).integers(0, 2**64, 31, dtype=np.uint64)
     sets = [hashes[np.array(chosen, int)] for chosen in members[: len(members) // 2 * 2]]
-    shared = np.zeros(len(sets) // 2, np.int64)
-    compare_pairs(np.concatenate(sets), np.cumsum([len(one) for one in sets]), shared)
+    shared, is_indexed = np.zeros(len(sets) // 2, np.int64), np.zeros(len(sets), bool)
+    compare_pairs(np.concatenate(sets), np.cumsum([len(one) for one in sets]), is_indexed, shared)
     expected = [n_shared(np.sort(a), np.sort(b)) for a, b in zip(sets[::2], sets[1::2], strict=True)]
     assert shared.tolist() == expected
 
@@ -80,6 +82,58 @@ def test_the_interval_holds_the_true_recall(tmp_path, n_bands, n_rows):
     assert stated["precision"]["value"] == 1.0
     manifest = json.loads((tmp_path / "out/manifest.json").read_bytes())
     assert manifest["content"]["error"] == stated
+
+
+@pytest.mark.parametrize(("n_bands", "n_rows"), [(3, 24), (2, 40)])
+@pytest.mark.parametrize("n_old", [60, 150])
+def test_the_interval_holds_the_true_recall_against_an_index(tmp_path, n_bands, n_rows, n_old):
+    """Of pairs of new documents, and of those of a new one and an indexed one."""
+    texts = make_texts()
+    for name, some in (("old", texts[:n_old]), ("new", texts[n_old:])):
+        lines = [orjson.dumps({"text": text}) + b"\n" for text in some]
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(lines))
+    settings = {"n_bands": n_bands, "n_rows": n_rows, "shingle_words": 1, "format": "jsonl"}
+    given, kept = {"write_index": str(tmp_path / "index")}, []
+    for name in ("old", "new"):
+        counts = run_module.run(
+            DedupConfig(**settings, **given),
+            [str(tmp_path / f"{name}.jsonl")],
+            str(tmp_path / f"out-{name}"),
+            options=RunOptions(),
+            reporter=Reporter(is_quiet=True),
+        )
+        given = {"against": (str(tmp_path / "index"),)}
+        shard = tmp_path / f"out-{name}/shard-00000.jsonl"
+        kept.append([orjson.loads(line)["text"] for line in shard.read_bytes().splitlines()])
+    old, new = kept[0], [text for text in dict.fromkeys(texts[n_old:]) if text not in set(kept[0])]
+    sets = {text: set(text.split()) for text in (*old, *new)}
+    pairs = [*itertools.product(old, new), *itertools.combinations(new, 2)]
+    alike = [(a, b) for a, b in pairs if len(sets[a] & sets[b]) >= 0.8 * len(sets[a] | sets[b])]
+    survivors = {*kept[0], *kept[1]}
+    recall = 1 - sum(a in survivors and b in survivors for a, b in alike) / len(alike)
+    assert len(alike) > 100
+    assert counts["error"]["recall"]["low"] <= recall <= counts["error"]["recall"]["high"]
+    assert counts["error"]["recall"]["high"] - counts["error"]["recall"]["low"] < 0.6
+    assert counts["error"]["precision"]["value"] == 1.0
+
+
+def test_pairs_at_a_place_are_drawn_alike_but_those_of_two_indexed_documents():
+    """Places of 3 new and 5 indexed documents: 3 + 15 pairs, each drawn at one place of 18."""
+    n_places = 36_000
+    generator = np.random.default_rng(1)
+    hashes = np.repeat(generator.integers(0, 2**55, n_places, dtype=np.uint64), 8)
+    orders = np.concatenate((generator.random((n_places, 3)), 1 + generator.random((n_places, 5))), axis=1)
+    places = (Place(Path(), 0, "new"), Place(Path(), 0, "old"))
+    corpus = Corpus(Path(), places, (3, 5), 0, n_indexed=1)
+    starts, pairs = error.DrawPairs(corpus, None, None)._draw(hashes, orders.argsort(axis=1).ravel())
+    assert len(starts) == n_places
+    assert (pairs["n_pairs"] == 18).all()
+    drawn = np.sort(np.stack([pairs["a"], pairs["b"]], axis=1), axis=1)
+    met, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(met) == 18
+    assert (met[:, 0] < 3).all()
+    # 2000 each, with a deviation of sqrt(36000 / 18 * 17 / 18) = 43.5: five of these
+    assert np.abs(counts - 2000).max() < 218
 
 
 def test_wilson_interval_by_hand():

@@ -68,7 +68,7 @@ class DedupConfig(DocumentSettings):
     write_index: str | None = setting(
         None,
         "Folder for an index of the documents that stay, for --against in later runs: about 4 bytes a word "
-        "and 600 a document.",
+        "and 650 a document.",
     )
     max_removed: float | None = setting(
         None,
