@@ -353,7 +353,9 @@ def test_thousands_of_equal_documents_are_compared_once(tmp_path, monkeypatch):
     judged = []
     original = decide_module.judge
     monkeypatch.setattr(
-        decide_module, "judge", lambda *given: (judged.append(original(*given)), judged[-1])[1]
+        decide_module,
+        "judge",
+        lambda *given, **more: (judged.append(original(*given, **more)), judged[-1])[1],
     )
     texts = ["the same words again and again"] * 2000 + ["the same words again and again and again"] * 2000
     counts = dedup([write_texts(tmp_path / "in.jsonl", texts)], tmp_path / "out", threshold=0.3)
@@ -370,7 +372,9 @@ def test_a_crowded_bucket_bounds_the_work_and_keeps_the_guarantee(tmp_path, monk
     judged = []
     original = decide_module.judge
     monkeypatch.setattr(
-        decide_module, "judge", lambda *given: (judged.append(original(*given)), judged[-1])[1]
+        decide_module,
+        "judge",
+        lambda *given, **more: (judged.append(original(*given, **more)), judged[-1])[1],
     )
     counts = dedup([source], tmp_path / "out", threshold=0.6, n_bands=16, n_rows=1, **WORDS)
     assert counts["n_kept"] == len(texts)

@@ -55,7 +55,9 @@ def settings_of(folder: Path, name: str, *, is_against: bool) -> DedupConfig:
     """Strings and rates by dump; or against the first file's index, which another is to be added to."""
     if not is_against:
         return DedupConfig(cut_spans=20, by="dump")
-    return DedupConfig(cut_spans=20, against=(str(folder / "index"),), write_index=str(folder / f"index-{name}"))
+    return DedupConfig(
+        cut_spans=20, against=(str(folder / "index"),), write_index=str(folder / f"index-{name}")
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
