@@ -6,6 +6,11 @@ os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Triton's interpreter, on 
 os.environ.setdefault("GOMP_SPINCOUNT", "0")  # idle OpenMP threads sleep: other tests may need their core
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run; and no deadline, since a first call may compile.
+settings.register_profile("dsllm", deadline=None, derandomize=True)
+settings.load_profile("dsllm")
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_same_documents_stay_as_with_exact_sets(tmp_path, threshold):
 
 
 @given(st.lists(st.text("ab ", max_size=12), min_size=1, max_size=30), st.integers(1, 6), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_texts_stay_as_with_exact_sets_and_stay_again(tmp_path, texts, n_rows, is_exact):
     n_bands = 0 if is_exact else 3
     given = {"shingle_words": 2, "n_bands": 3, "n_rows": n_rows, "overwrite": True, **NO_CHANCE}

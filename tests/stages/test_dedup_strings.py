@@ -207,7 +207,7 @@ def test_nothing_is_written_where_nothing_is_asked(tmp_path):
     assert find(tmp_path, [["a b c", "a b c"]]) == [{}]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text("aB\u0301É中か\n\r \t._9\U0001f9d1", max_size=40), st.data())
 def test_the_words_of_a_cut_text_are_those_that_stay(text, data):
     for punctuation in (False, True):

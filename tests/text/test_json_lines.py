@@ -29,7 +29,6 @@ def parts(found):
     ]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(documents, max_size=4), st.booleans(), st.sampled_from([None, 1]))
 def test_what_is_read_is_what_orjson_reads(rows, ensure_ascii, indent_items):
     separators = (", ", " : ") if indent_items else (",", ":")
@@ -40,7 +39,6 @@ def test_what_is_read_is_what_orjson_reads(rows, ensure_ascii, indent_items):
         assert found.places.tolist() == list(range(len(rows)))
 
 
-@settings(deadline=None)
 @given(st.lists(texts, max_size=4), st.booleans())
 def test_plain_documents_are_always_read(rows, ensure_ascii):
     lines = [
@@ -55,7 +53,7 @@ def test_plain_documents_are_always_read(rows, ensure_ascii):
 GOOD = '{"id": 7, "text": "aé中\\ud83d\\ude42\\n", "x": [true, -0.5]}'.encode()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
 @example(20, 0x1F)
 def test_nothing_is_read_that_orjson_refuses(place, byte):

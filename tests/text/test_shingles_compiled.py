@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsllm.io.documents import parse_batch
@@ -42,7 +42,6 @@ def check(texts, n_words, fold, punctuation):
         assert np.array_equal(np.sort(sets[starts[place] : ends[place]]), expected), text[:500]
 
 
-@settings(deadline=None)  # the first call compiles
 @given(st.lists(any_text | edgy_text, max_size=4), st.integers(1, 6), st.sampled_from(OPTIONS))
 @example(["", " ", "a", "\u0301", "ab" * 70 + "中" + "c" * 64], 5, (True, False))
 def test_equals_the_definition(texts, n_words, options):

@@ -16,7 +16,7 @@ edgy_text = st.text(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(edgy_text, max_size=4))
 @example(["", "a" * 40_000 + "9" * 40_000, ""])
 def test_hashes_are_those_of_the_definitions(texts):
@@ -44,7 +44,7 @@ def test_runs_are_hashed_as_shingles():
     assert hash_runs(words, 91, found) == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(edgy_text)
 @example("\r")
 @example("a\n")

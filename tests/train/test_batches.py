@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsllm.train.batches import (
@@ -30,7 +30,6 @@ class Stream:
 
 
 @given(n_items=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
-@settings(deadline=None)
 def test_permutation_hits_every_item_once(n_items, key):
     items = permute(np.arange(n_items), n_items, key=key)
     assert sorted(items.tolist()) == list(range(n_items))
@@ -54,7 +53,6 @@ def test_permutation_is_fast_where_a_list_would_not_fit():
     seed=st.integers(0, 2**31),
     n_epochs=st.integers(1, 3),
 )
-@settings(deadline=None)
 def test_every_epoch_has_every_window_once(n_windows, batch_seqs, seed, n_epochs):
     n_steps = -(-n_windows * n_epochs // batch_seqs)
     drawn = np.concatenate(
@@ -71,7 +69,6 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 
 
 @given(start=st.integers(0, 200), n=st.integers(1, 60))
-@settings(deadline=None)
 def test_walk_is_the_same_from_any_place(start, n):
     whole = shuffled_items(0, start + n, n_items=37, seed=3)
     assert shuffled_items(start, n, n_items=37, seed=3).tolist() == whole[start:].tolist()
@@ -94,7 +91,6 @@ def test_micro_batches_cut_in_order(n, micro_batch_seqs):
 
 
 @given(n_tokens=st.integers(0, 500), seq_len=st.integers(1, 60))
-@settings(deadline=None)
 def test_every_token_but_the_first_is_a_target_once(n_tokens, seq_len):
     n_windows = count_windows(n_tokens, seq_len)
     assert n_windows * seq_len + 1 <= max(n_tokens, 1) <= (n_windows + 1) * seq_len + (n_tokens > 0)
