@@ -1,0 +1,15 @@
+"""How many warps a kernel gets that does nothing but pass numbers through registers."""
+
+import torch
+
+MAX_WARPS = 16
+
+
+def is_amd(arch: str | None = None) -> bool:
+    """Say whether `arch`, such as "gfx942", is AMD's; None: whether this torch was built for AMD."""
+    return torch.version.hip is not None if arch is None else arch.startswith("gfx")
+
+
+def warps_for(n_numbers: int, n_per_thread: int, arch: str | None = None) -> int:
+    """Choose the warps of one program, up to 16: a warp has 64 threads on AMD and 32 elsewhere."""
+    return max(1, min(MAX_WARPS, n_numbers // (n_per_thread * (64 if is_amd(arch) else 32))))
