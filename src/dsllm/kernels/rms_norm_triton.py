@@ -2,6 +2,10 @@
 # mypy: allow-incomplete-defs
 """RMSNorm as Triton kernels: one row at a time, held in registers, forward and backward.
 
+The same two kernels also add the residual stream before the norm and its gradient behind it, so that neither
+sum is a pass of its own. Each program of the backward pass sums the gain's gradient over rows that are fixed
+by their number, and the partial sums are added in a fixed order: the same bits every time.
+
 Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
 """
 
@@ -14,29 +18,45 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.build import Build
+from dsllm.kernels.launch import warps_for
+from dsllm.kernels.rounding_triton import round_as
 
 N_PROGRAMS = 256  # of the backward pass: two for each multiprocessor of a large GPU; fixed, so sums are too
+N_PER_THREAD = 16
 
 
 @triton.jit
-def _forward_kernel(x_ptr, weight_ptr, y_ptr, scale_ptr, d_model, EPS: tl.constexpr, BLOCK: tl.constexpr):
-    # x, y: (n_rows, d_model), contiguous. weight: (d_model,). scale: (n_rows,), 1 / root-mean-square.
+def _forward_kernel(
+    x_ptr, residual_ptr, weight_ptr, stream_ptr, y_ptr, scale_ptr, d_model,
+    EPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    # x, residual, stream, y: (n_rows, d_model), contiguous; without a residual, x is the stream.
+    # weight: (d_model,). scale: (n_rows,), 1 / root-mean-square.
     row = tl.program_id(0).to(tl.int64)  # int64: n_rows * d_model passes 2**31
     column = tl.arange(0, BLOCK)
     inside = column < d_model
-    x = tl.load(x_ptr + row * d_model + column, mask=inside, other=0.0).to(tl.float32)
+    place = row * d_model + column
+    x = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    if residual_ptr is not None:
+        x += tl.load(residual_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        stream = round_as(x, stream_ptr)
+        tl.store(stream_ptr + place, stream, mask=inside)
+        x = stream.to(tl.float32)
 
     scale = tl.rsqrt(tl.sum(x * x, axis=0) / d_model + EPS)
     tl.store(scale_ptr + row, scale)
-    tl.store(y_ptr + row * d_model + column, (x * scale * weight).to(y_ptr.dtype.element_ty), mask=inside)
+    tl.store(y_ptr + place, round_as(x * scale * weight, y_ptr), mask=inside)
 
 
 @triton.jit
 def _backward_kernel(
-    x_ptr, weight_ptr, scale_ptr, dy_ptr, dx_ptr, dweight_ptr, n_rows, d_model, BLOCK: tl.constexpr
-):
-    # x, dy, dx: (n_rows, d_model). scale: (n_rows,). dweight: (n_programs, d_model), a partial sum each.
+    x_ptr, weight_ptr, scale_ptr, dy_ptr, dstream_ptr, dx_ptr, dnarrow_ptr, dweight_ptr, n_rows, d_model,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    # x, dy, dx: (n_rows, d_model); so is dstream, the gradient that reaches the stream beside the norm, or
+    # None; and dnarrow, dx once more in another dtype, or None.
+    # scale: (n_rows,). dweight: (n_programs, d_model), a partial sum each.
     column = tl.arange(0, BLOCK)
     inside = column < d_model
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
@@ -52,7 +72,11 @@ def _backward_kernel(
         dunit = dy * weight
         along = tl.sum(unit * dunit, axis=0) / d_model  # the part that would change the row's length
         dx = (dunit - unit * along) * scale
-        tl.store(dx_ptr + place, dx.to(dx_ptr.dtype.element_ty), mask=inside)
+        if dstream_ptr is not None:
+            dx += tl.load(dstream_ptr + place, mask=inside, other=0.0).to(tl.float32)
+        tl.store(dx_ptr + place, round_as(dx, dx_ptr), mask=inside)
+        if dnarrow_ptr is not None:
+            tl.store(dnarrow_ptr + place, round_as(dx, dnarrow_ptr), mask=inside)
         dweight += dy * unit
     tl.store(dweight_ptr + tl.program_id(0) * d_model + column, dweight, mask=inside)
 
@@ -63,51 +87,115 @@ def rms_norm_triton(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return y
 
 
+def add_rms_norm_triton(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Launch the kernels; the same contract as `dsllm.kernels.rms_norm.add_rms_norm`."""
+    result: tuple[Tensor, Tensor] = _AddRMSNorm.apply(x, residual, weight, eps)
+    return result
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, weight, eps = arguments
-        rows = x.contiguous().view(-1, x.shape[-1])
-        n_rows, d_model = rows.shape
-        y = torch.empty_like(rows)
-        scale = torch.empty(n_rows, dtype=torch.float32, device=x.device)
-        block, n_warps = _block(d_model)
-        if n_rows:
-            _forward_kernel[(n_rows,)](
-                rows, weight, y, scale, d_model, EPS=eps, BLOCK=block, num_warps=n_warps
-            )
-        ctx.save_for_backward(rows, weight, scale)
-        return y.view_as(x)
+        stream = x.contiguous()
+        y, scale = _launch_forward(stream, None, weight, None, eps)
+        ctx.save_for_backward(stream, weight, scale)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        rows, weight, scale = ctx.saved_tensors
-        n_rows, d_model = rows.shape
-        dy = grads[0].contiguous()
-        dx = torch.empty_like(rows)
-        n_programs = min(n_rows, N_PROGRAMS)
-        dweight = torch.empty(n_programs, d_model, dtype=torch.float32, device=rows.device)
-        block, n_warps = _block(d_model)
-        if n_rows:
-            _backward_kernel[(n_programs,)](
-                rows, weight, scale, dy, dx, dweight, n_rows, d_model, BLOCK=block, num_warps=n_warps
-            )
-        return dx.view_as(dy), dweight.sum(dim=0).to(weight.dtype), None
+        stream, weight, scale = ctx.saved_tensors
+        dx, _, dweight = _launch_backward(stream, weight, scale, grads[0], None, stream.dtype)
+        return dx, dweight, None
 
 
-def _block(d_model: int) -> tuple[int, int]:
-    """Choose the columns held by one program, and its warps: 16 columns a thread where that gives 4 to 16."""
+class _AddRMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        x, residual, weight, eps = arguments
+        wide = torch.promote_types(x.dtype, residual.dtype)
+        stream = torch.empty(x.shape, dtype=wide, device=x.device)
+        y, scale = _launch_forward(x.contiguous(), residual.contiguous(), weight, stream, eps)
+        ctx.save_for_backward(stream, weight, scale)
+        ctx.dtypes = x.dtype, residual.dtype
+        return y, stream
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        stream, weight, scale = ctx.saved_tensors
+        narrow = next((dtype for dtype in ctx.dtypes if dtype != stream.dtype), stream.dtype)
+        dstream, dnarrow, dweight = _launch_backward(stream, weight, scale, grads[0], grads[1], narrow)
+        dx, dresidual = (dstream if dtype == stream.dtype else dnarrow for dtype in ctx.dtypes)
+        return dx, dresidual, dweight, None
+
+
+def _launch_forward(
+    x: Tensor, residual: Tensor | None, weight: Tensor, stream: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Return the normed rows and the factor of each."""
+    d_model = x.shape[-1]
+    n_rows = x.numel() // d_model
+    y = torch.empty_like(x if stream is None else stream)
+    scale = torch.empty(n_rows, dtype=torch.float32, device=x.device)
+    if n_rows:
+        block, options = _launch(d_model)
+        _forward_kernel[(n_rows,)](
+            x, residual, weight, stream, y, scale, d_model, EPS=eps, BLOCK=block, **options
+        )
+    return y, scale
+
+
+def _launch_backward(
+    stream: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    dy: Tensor,
+    dstream: Tensor | None,
+    narrow: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient of the stream, the same in `narrow`, and that of the gain."""
+    n_rows, d_model = scale.numel(), stream.shape[-1]
+    dx = torch.empty_like(stream)
+    dnarrow = None if narrow == stream.dtype else torch.empty_like(stream, dtype=narrow)
+    n_programs = min(n_rows, N_PROGRAMS)
+    dweight = torch.empty(n_programs, d_model, dtype=torch.float32, device=stream.device)
+    if n_rows:
+        block, options = _launch(d_model)
+        beside = None if dstream is None else dstream.contiguous()
+        _backward_kernel[(n_programs,)](
+            stream, weight, scale, dy.contiguous(), beside, dx, dnarrow, dweight, n_rows, d_model,
+            BLOCK=block, **options,
+        )  # fmt: skip
+    return dx, dx if dnarrow is None else dnarrow, dweight.sum(dim=0).to(weight.dtype)
+
+
+def _launch(d_model: int, arch: str | None = None) -> tuple[int, dict[str, int]]:
+    """Choose the columns held by one program, which is all, and its options."""
     block = triton.next_power_of_2(d_model)
-    return block, min(16, max(4, block // 512))
+    return block, {"num_warps": warps_for(block, N_PER_THREAD, arch)}
 
 
-def builds(d_model: int) -> list[Build]:
+def builds(d_model: int, arch: str = "sm_90") -> list[Build]:
     """List what a bf16 model of this width launches, for `dsllm.kernels.report`."""
-    block, n_warps = _block(d_model)
-    types = dict.fromkeys(("x_ptr", "weight_ptr", "y_ptr", "dy_ptr", "dx_ptr"), "*bf16")
-    types |= dict.fromkeys(("scale_ptr", "dweight_ptr"), "*fp32")
+    block, options = _launch(d_model, arch)
+    tensors = (
+        "x_ptr",
+        "residual_ptr",
+        "stream_ptr",
+        "weight_ptr",
+        "y_ptr",
+        "dy_ptr",
+        "dx_ptr",
+        "dstream_ptr",
+    )
+    types = dict.fromkeys(tensors, "*bf16") | dict.fromkeys(("scale_ptr", "dweight_ptr"), "*fp32")
     types |= {"n_rows": "i32:16", "d_model": "i32:16" if d_model % 16 == 0 else "i32"}
-    case, options = f"d_model {d_model}", {"num_warps": n_warps}
-    forward = Build("rms_norm forward", case, _forward_kernel, types, {"EPS": 1e-6, "BLOCK": block}, options)
-    return [forward, Build("rms_norm backward", case, _backward_kernel, types, {"BLOCK": block}, options)]
+    fixed: dict[str, Any] = {"EPS": 1e-6, "BLOCK": block, "dnarrow_ptr": None}
+    alone = fixed | dict.fromkeys(("residual_ptr", "stream_ptr", "dstream_ptr"))
+    return [
+        Build(f"rms_norm {name}", f"d_model {d_model}{case}", kernel, types, constants, options)
+        for name, kernel in (("forward", _forward_kernel), ("backward", _backward_kernel))
+        for case, constants in (("", alone), (", residual", fixed))
+    ]
