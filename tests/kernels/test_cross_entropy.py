@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional
 
 from dsllm.kernels import cross_entropy as module
+from dsllm.kernels.checks import losses
 from dsllm.kernels.cross_entropy import cross_entropy, token_cross_entropy
 
 N_TOKENS, D_MODEL, VOCAB_SIZE = 23, 12, 50
@@ -89,8 +90,13 @@ def test_under_autocast_the_gradients_are_fp32_of_bf16_products(device):
 
 def test_logits_are_never_whole_and_never_computed_for_ignored_tokens(device, monkeypatch):
     rows = []
-    original = module._softmax_losses
-    monkeypatch.setattr(module, "_softmax_losses", lambda x, *rest: rows.append(len(x)) or original(x, *rest))
+    original = module.overwrite_with_gradient
+
+    def count(logits, *rest, **options):
+        rows.append(len(logits))
+        return original(logits, *rest, **options)
+
+    monkeypatch.setattr(module, "overwrite_with_gradient", count)
     cross_entropy(*random_inputs(device))[0].backward()
     assert rows == [6, 6, 6, 1]
 
@@ -128,6 +134,37 @@ def test_frozen_factors_get_no_gradient_and_no_grad_mode_keeps_none(device):
         assert not cross_entropy(hidden, weight, targets)[0].requires_grad
     token_cross_entropy(hidden.detach(), weight, targets).sum().backward()
     assert weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("z_loss", losses.Z_LOSSES)
+@pytest.mark.parametrize("shape", losses.LINEAR_SHAPES, ids=str)
+def test_kernel_matches_the_formula_in_fp64(shape, z_loss, dtype, device):
+    row = losses.check_linear(shape, z_loss, dtype, device)
+    assert row.is_right, row
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_z_loss_is_that_of_autograd(backend, device):
+    hidden, weight, targets = random_inputs(device)
+    counted = targets != -100
+    leaves = [x.detach().double().requires_grad_() for x in (hidden, weight)]
+    logits = (leaves[0] @ leaves[1].T)[counted]
+    expected = functional.cross_entropy(logits, targets[counted], reduction="sum")
+    expected = expected + 0.1 * logits.logsumexp(dim=1).square().sum()
+    expected.backward()
+    loss, _ = cross_entropy(hidden, weight, targets, z_loss=0.1, backend=backend)
+    loss.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)  # fp32
+    for leaf, wide in zip((hidden, weight), leaves, strict=True):
+        torch.testing.assert_close(leaf.grad.double(), wide.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_scales_gradients_in_bf16_by_a_factor_in_fp32(device):
+    hidden, weight, targets = random_inputs(device, torch.bfloat16)
+    once = torch.autograd.grad(cross_entropy(hidden, weight, targets)[0], hidden)[0]
+    mean = torch.autograd.grad(cross_entropy(hidden, weight, targets)[0] / 19, hidden)[0]
+    assert torch.equal(mean, (once.float() * (1 / 19)).bfloat16())  # 1/19 in bf16 is off by a part in 500
 
 
 def test_shapes_that_do_not_fit_are_refused():

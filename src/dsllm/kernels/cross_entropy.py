@@ -4,6 +4,7 @@ The vocabulary has about 100,000 entries, so the logits of one micro-batch are l
 activations together. Both functions here go through the tokens in chunks. `cross_entropy` computes the
 gradient together with the loss and so needs each chunk's logits once. `token_cross_entropy` gives the tokens'
 losses, for objectives whose weights depend on the losses, and computes the logits again in the backward pass.
+Each chunk's logits become their own gradient where they lie: see `dsllm.kernels.cross_entropy_logits`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from dsllm.kernels.backend import Backend
+from dsllm.kernels.cross_entropy_logits import IGNORED, overwrite_with_gradient, scale
 
 CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
 MIN_CHUNK_TOKENS = 512
@@ -28,7 +32,13 @@ def chunk_tokens(vocab_size: int, d_model: int) -> int:
 
 
 def cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = IGNORED,
+    z_loss: float = 0.0,
+    backend: Backend = "auto",
 ) -> tuple[Tensor, Tensor]:
     """Sum the cross-entropy of `hidden @ weight.T` against `targets`.
 
@@ -38,6 +48,8 @@ def cross_entropy(
         weight: the output projection, shape (vocab_size, d_model).
         targets: token ids, int64, the shape of `hidden` without its last dim.
         ignore_index: target of tokens that do not count; no product is computed for them.
+        z_loss: weight of the squared logarithm of the softmax's denominator, part of the sum.
+        backend: who turns logits into losses; the products are torch's.
 
     Returns:
         The sum of the losses in nats, fp32, and the number of targets that counted, int64, both without dims.
@@ -48,13 +60,19 @@ def cross_entropy(
     """
     rows, flat_targets = _flatten(hidden, weight, targets)
     loss: Tensor = _SummedCrossEntropy.apply(
-        rows, weight, flat_targets, ignore_index, torch.is_grad_enabled()
+        rows, weight, flat_targets, _Options(ignore_index, z_loss, backend), torch.is_grad_enabled()
     )  # type: ignore[no-untyped-call]
     return loss, (targets != ignore_index).sum()
 
 
 def token_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = -100
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = IGNORED,
+    z_loss: float = 0.0,
+    backend: Backend = "auto",
 ) -> Tensor:
     """Compute each token's cross-entropy: arguments as `cross_entropy`.
 
@@ -65,8 +83,32 @@ def token_cross_entropy(
         ValueError: shapes that do not fit each other.
     """
     rows, flat_targets = _flatten(hidden, weight, targets)
-    losses: Tensor = _TokenCrossEntropy.apply(rows, weight, flat_targets, ignore_index)  # type: ignore[no-untyped-call]
+    options = _Options(ignore_index, z_loss, backend)
+    losses: Tensor = _TokenCrossEntropy.apply(rows, weight, flat_targets, options)  # type: ignore[no-untyped-call]
     return losses.view(targets.shape)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What both functions pass on."""
+
+    ignore_index: int
+    z_loss: float
+    backend: Backend
+
+    def overwrite(
+        self, logits: Tensor, targets: Tensor, *, upstream: Tensor | None = None, has_gradient: bool = True
+    ) -> Tensor:
+        """Turn one chunk's logits, all of which count, into their gradient; return the losses."""
+        return overwrite_with_gradient(
+            logits,
+            targets,
+            upstream=upstream,
+            has_gradient=has_gradient,
+            z_loss=self.z_loss,
+            ignore_index=self.ignore_index,
+            backend=self.backend,
+        )
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
@@ -74,23 +116,24 @@ class _SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        hidden, weight, targets, ignore_index, has_gradient = arguments
+        hidden, weight, targets, options, has_gradient = arguments
         gradients = _Gradients.zeros(hidden, weight, [has_gradient and need for need in ctx.needs_input_grad])
         rows, factor = _round_factors(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ignore_index, weight.shape):
-                losses, probabilities = _softmax_losses(rows[chunk], factor, targets[chunk])
+            for chunk in _chunks(targets, options.ignore_index, weight.shape):
+                logits = rows[chunk] @ factor.T
+                losses = options.overwrite(logits, targets[chunk], has_gradient=gradients.are_needed)
                 loss += losses.sum()
                 if gradients.are_needed:
-                    gradients.add(_subtract_target(probabilities, targets[chunk]), rows, factor, chunk)
+                    gradients.add(logits, rows, factor, chunk)
         ctx.save_for_backward(*gradients.finish(weight.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if saved is None else saved * grads[0].to(saved.dtype) for saved in ctx.saved_tensors)
+        scaled = (None if saved is None else scale(saved, grads[0]) for saved in ctx.saved_tensors)
         return (*scaled, None, None, None)
 
 
@@ -99,14 +142,15 @@ class _TokenCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        hidden, weight, targets, ignore_index = arguments
+        hidden, weight, targets, options = arguments
         rows, factor = _round_factors(hidden, weight)
         result = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ignore_index, weight.shape):
-                result[chunk] = _softmax_losses(rows[chunk], factor, targets[chunk])[0].float()
+            for chunk in _chunks(targets, options.ignore_index, weight.shape):
+                logits = rows[chunk] @ factor.T
+                result[chunk] = options.overwrite(logits, targets[chunk], has_gradient=False).float()
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.ignore_index, ctx.dtype = ignore_index, factor.dtype
+        ctx.options, ctx.dtype = options, factor.dtype
         return result
 
     @staticmethod
@@ -116,10 +160,10 @@ class _TokenCrossEntropy(torch.autograd.Function):
         gradients = _Gradients.zeros(hidden, weight, ctx.needs_input_grad)
         rows, factor = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ctx.ignore_index, weight.shape):
-                _, probabilities = _softmax_losses(rows[chunk], factor, targets[chunk])
-                grad_logits = _subtract_target(probabilities, targets[chunk]).mul_(grads[0][chunk, None])
-                gradients.add(grad_logits, rows, factor, chunk)
+            for chunk in _chunks(targets, ctx.options.ignore_index, weight.shape):
+                logits = rows[chunk] @ factor.T
+                ctx.options.overwrite(logits, targets[chunk], upstream=grads[0][chunk])
+                gradients.add(logits, rows, factor, chunk)
         return (*gradients.finish(weight.dtype), None, None)
 
 
@@ -144,7 +188,6 @@ class _Gradients:
 
     def add(self, grad_logits: Tensor, rows: Tensor, factor: Tensor, chunk: Tensor) -> None:
         """Carry one chunk's gradient on to both factors."""
-        grad_logits = grad_logits.to(factor.dtype)
         if self.hidden is not None:
             self.hidden[chunk] = (grad_logits @ factor).to(self.hidden.dtype)
         if self.weight is not None:
@@ -173,19 +216,3 @@ def _chunks(targets: Tensor, ignore_index: int, shape: Sequence[int]) -> Iterato
     counted = (targets != ignore_index).nonzero().flatten()
     if counted.numel():
         yield from torch.split(counted, chunk_tokens(*shape))
-
-
-def _softmax_losses(x: Tensor, factor: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute each row's loss and the softmax of its logits, in fp32 or wider, in few passes."""
-    logits = x @ factor.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits.sub_(logits.amax(dim=-1, keepdim=True))
-    target_logits = logits.gather(1, targets[:, None]).squeeze(1)
-    totals = logits.exp_().sum(dim=-1)
-    return totals.log() - target_logits, logits.mul_(totals.reciprocal()[:, None])
-
-
-def _subtract_target(probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Turn softmax into the gradient of the loss by the logits, in place."""
-    one = probabilities.new_ones(()).expand(targets.shape[0], 1)
-    return probabilities.scatter_add_(1, targets[:, None], -one)
