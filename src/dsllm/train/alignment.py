@@ -149,7 +149,7 @@ def plan_stage(
     return numbers
 
 
-def make_adamw(course: Course, model: Transformer) -> torch.optim.AdamW:
+def make_adamw(course: Course, model: Transformer) -> torch.optim.Optimizer:
     """The optimizer that the settings ask for."""
     return make_optimizer(model, weight_decay=course.config.weight_decay, betas=(0.9, course.config.beta2))
 
