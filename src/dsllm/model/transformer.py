@@ -15,8 +15,8 @@ from torch.nn import functional
 from dsllm.kernels.attention import attention
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy import cross_entropy
-from dsllm.kernels.rms_norm import rms_norm
-from dsllm.kernels.rope import apply_rope
+from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
+from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
 from dsllm.model.cache import KVCache, LayerCache
 from dsllm.model.config import ModelConfig
@@ -32,14 +32,14 @@ class Transformer(nn.Module):
 
     Args:
         config: the shape.
-        backend: who computes norms and attention, see `dsllm.kernels.backend`.
+        backend: who computes norms, rotation, attention, gates and losses, see `dsllm.kernels.backend`.
 
     Source: arXiv:2401.02954, section 2.2; Touvron et al. 2023, arXiv:2302.13971, section 2.2.
     """
 
     def __init__(self, config: ModelConfig, *, backend: Backend = "auto") -> None:
         super().__init__()
-        self.config = config
+        self.config, self.backend = config, backend
         self.model = _Decoder(config, backend)
         if not config.tie_embeddings:
             self.lm_head = _Linear(config.d_model, config.vocab_size)
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
             The sum in nats, fp32, and the number of targets that counted.
         """
         hidden = self.hidden(tokens, positions=positions, document_ids=document_ids)
-        return cross_entropy(hidden, self.output_weight, targets)
+        return cross_entropy(hidden, self.output_weight, targets, backend=self.backend)
 
     def init_weights(self, seed: int) -> None:
         """Fill every parameter as training starts from: see `initial_weight`."""
@@ -135,14 +135,15 @@ class Block(nn.Module):
         self.input_layernorm = RMSNorm(config, backend)
         self.self_attn = Attention(config, backend)
         self.post_attention_layernorm = RMSNorm(config, backend)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config, backend)
 
     def forward(
         self, x: Tensor, rope: Rope, document_ids: Tensor | None = None, cache: LayerCache | None = None
     ) -> Tensor:
         """Carry `x`, shape (batch, seq_len, d_model), one layer on."""
-        x = x + self.self_attn(self.input_layernorm(x), rope, document_ids, cache)
-        return cast(Tensor, x + self.mlp(self.post_attention_layernorm(x)))
+        mixed = self.self_attn(self.input_layernorm(x), rope, document_ids, cache)
+        normed, x = self.post_attention_layernorm(mixed, residual=x)
+        return cast(Tensor, x + self.mlp(normed))
 
 
 class Attention(nn.Module):
@@ -167,7 +168,7 @@ class Attention(nn.Module):
             projection(x).unflatten(-1, (-1, self.head_dim))  # (batch, seq_len, heads, head_dim)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = apply_rope(q, *rope), apply_rope(k, *rope)
+        q, k = rotate(q, k, *rope, backend=self.backend)
         if cache is None:
             mixed = attention(q, k, v, document_ids=document_ids, backend=self.backend)
         else:
@@ -178,15 +179,16 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """SwiGLU between two projections."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, backend: Backend) -> None:
         super().__init__()
+        self.backend = backend
         self.gate_proj = _Linear(config.d_model, config.d_ff)
         self.up_proj = _Linear(config.d_model, config.d_ff)
         self.down_proj = _Linear(config.d_ff, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token of `x`, shape (batch, seq_len, d_model), by itself."""
-        return cast(Tensor, self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x))))
+        return cast(Tensor, self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), backend=self.backend)))
 
 
 class RMSNorm(nn.Module):
@@ -197,9 +199,11 @@ class RMSNorm(nn.Module):
         self.eps, self.backend = config.rms_norm_eps, backend
         self.weight = nn.Parameter(torch.ones(config.d_model))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scale each row of `x`, shape (..., d_model)."""
-        return rms_norm(x, self.weight, self.eps, backend=self.backend)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Scale each row of `x`, shape (..., d_model); with a residual, of their sum, and return that too."""
+        if residual is None:
+            return rms_norm(x, self.weight, self.eps, backend=self.backend)
+        return add_rms_norm(x, residual, self.weight, self.eps, backend=self.backend)
 
 
 class _Decoder(nn.Module):
