@@ -36,7 +36,7 @@ def test_a_layer_in_bf16_adds_to_a_stream_in_fp32(device):
     assert dtypes == (torch.float32, torch.float32, torch.bfloat16, torch.float32)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(n_rows=st.integers(0, 5), d_model=st.integers(1, 300))
 def test_any_shape(n_rows, d_model):
     row = blocks.check_add_rms_norm((n_rows, d_model), torch.float32, torch.float32, "cpu")

@@ -54,7 +54,7 @@ def test_kernel_and_its_gradients_match_the_formula_in_fp64(shape, has_rows, dty
     assert row.is_right, row
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12)
 @given(
     batch=st.integers(0, 2),
     seq_len=st.integers(0, 4),
