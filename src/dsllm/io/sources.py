@@ -84,17 +84,24 @@ def read_batches(source: Source) -> Iterator[Batch]:
         n_read += consumed
         if n_held < BATCH_BYTES or (n_held - len(block) >= BATCH_BYTES and b"\n" not in block):
             continue
-        held, start = b"".join(blocks), 0
+        held = b"".join(blocks)
+        blocks.clear()  # while a long line is worked on, no other copy of it is held
+        start = 0
         while len(held) - start >= BATCH_BYTES:
             # At the last line end within BATCH_BYTES; a line longer than that goes whole.
             end = start + BATCH_BYTES
             cut = held.rfind(b"\n", start, end) + 1 or held.find(b"\n", end) + 1
             if not cut:
                 break
-            lines = held[start:cut]
-            yield Batch(source.index, name, first_line, lines, n_read)
-            first_line, n_read, start = first_line + count_lines(lines), 0, cut
-        blocks = [held[start:]]
+            lines, start = held[start:cut], cut
+            if len(held) - start < BATCH_BYTES:
+                held, start = held[start:], 0
+            batch = Batch(source.index, name, first_line, lines, n_read)
+            first_line, n_read = first_line + count_lines(lines), 0
+            del lines
+            yield batch
+            del batch
+        blocks.append(held[start:])
         n_held = len(blocks[0])
     if n_held:
         yield Batch(source.index, name, first_line, b"".join(blocks), n_read)
