@@ -1,18 +1,27 @@
-"""Documents of the same words: all but the first, in the order of the right to stay, are copies."""
+"""Documents of the same words: all but the first, in the order of the right to stay, are copies.
 
+All documents may be copies of one, and are then in one partition: nothing here holds more of a partition than
+the digests that it has, and the records of a chunk.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dsllm.io.atomic import write_atomic
+from dsllm.io.atomic import atomic_file
 from dsllm.stages.dedup.corpus import Chunk, Corpus
-from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, find_repeated
+from dsllm.stages.dedup.groups_compiled import mark_seen, select_repeated
+from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, make_seen
 
 RECORD = np.dtype([("digest", "<u8", 2), ("priority", "<f8"), ("number", "<i8")])
 COPY = np.dtype([("number", "<i8"), ("kept", "<i8")])
 # What a partition takes in memory for a document, sorting included.
 BYTES_PER_DOCUMENT = 4 * RECORD.itemsize
+ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,14 +59,54 @@ class FindCopies:
         path = self.shuffle.scratch / f"copies-of-{partition:05d}"
         if path.exists():
             return path
-        records = self.shuffle.read(partition)
-        records = records[find_repeated(np.ascontiguousarray(records["digest"][:, 0]))]
-        low, high = records["digest"].T
-        records = records[np.lexsort((records["number"], -records["priority"], high, low))]
-        first_of, is_first = find_firsts(records["digest"])
-        goes = ~is_first & (records["number"] < self.n_own)
-        copies = np.empty(int(goes.sum()), COPY)
-        copies["number"] = records["number"][goes]
-        copies["kept"] = records["number"][first_of[goes]]
-        write_atomic(path, np.sort(copies, order="number").tobytes())
+        keepers = self._find_keepers(partition)
+        low, high = keepers["digest"].T.copy()
+        with atomic_file(path) as file:
+            for records in self._repeated(partition):
+                places = np.searchsorted(low, records["digest"][:, 0])
+                while (differs := high[places] != records["digest"][:, 1]).any():  # of two with one half
+                    places[differs] += 1
+                is_copy = keepers["number"][places] != records["number"]
+                is_copy &= records["number"] < self.n_own
+                copies = np.empty(int(is_copy.sum()), COPY)
+                copies["number"] = records["number"][is_copy]
+                copies["kept"] = keepers["number"][places[is_copy]]
+                file.write(copies.data)
         return path
+
+    def _find_keepers(self, partition: int) -> NDArray[Any]:
+        """Give the record of each digest, in order, that stays; of those that occur once a few, by chance."""
+        found = np.zeros(0, RECORD)
+        waiting: list[NDArray[Any]] = []
+        for records in self._repeated(partition):
+            waiting.append(_take_keepers(records))
+            if sum(map(len, waiting)) > len(found):  # seldom, so that each record is sorted a few times
+                found = _take_keepers(np.concatenate([found, *waiting]))
+                waiting.clear()
+        return _take_keepers(np.concatenate([found, *waiting]))
+
+    def _repeated(self, partition: int) -> Iterator[NDArray[Any]]:
+        """Read the records of a partition, by chunk and number, whose digest occurs again."""
+        seen = self._seen(partition)
+        for records in self.shuffle.slices(partition):
+            yield records[select_repeated(np.ascontiguousarray(records["digest"][:, 0]), seen)]
+
+    def _seen(self, partition: int) -> NDArray[np.uint8]:
+        seen = make_seen(self.shuffle.n_records(partition))
+        for records in self.shuffle.slices(partition):
+            mark_seen(np.ascontiguousarray(records["digest"][:, 0]), seen)
+        return seen
+
+
+def read_copies(path: Path) -> Iterator[NDArray[Any]]:
+    """Read the COPY rows of a file, some at a time."""
+    with path.open("rb") as file:
+        while len(rows := np.fromfile(file, COPY, ROWS_AT_ONCE)):
+            yield rows
+
+
+def _take_keepers(records: NDArray[Any]) -> NDArray[Any]:
+    """Sort records by digest, and take of equal ones that with the most right to stay."""
+    low, high = records["digest"].T
+    records = records[np.lexsort((records["number"], -records["priority"], high, low))]
+    return records[find_firsts(records["digest"])[1]]

@@ -3,7 +3,6 @@
 Behind the sources of the run come those that an index of an earlier run describes (index.py).
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import DTypeLike, NDArray
 
+from dsllm.io.atomic import write_atomic
 from dsllm.io.sources import Source
 from dsllm.workers.passes import column_path, read_column
 
@@ -116,6 +116,13 @@ class Corpus:
                 found.append(Chunk(len(found), source_index, first, end, int(start) + first))
         return found
 
+    def chunks_by_source(self) -> list[list[Chunk]]:
+        """Give the chunks of each source, in order."""
+        found: list[list[Chunk]] = [[] for _ in self.places]
+        for chunk in self.chunks():
+            found[chunk.source_index].append(chunk)
+        return found
+
     def column(self, source_index: int, name: str, dtype: DTypeLike, width: int = 1) -> NDArray[Any]:
         """Map a column of a source: see `read_column`."""
         place = self.places[source_index]
@@ -159,14 +166,15 @@ class Corpus:
         """Read the ids of some documents; None where one has none."""
         found: list[Any] = [None] * len(numbers)
         for source_index, places, rows in self.by_source(numbers):
-            ends = _id_ends(self.places[source_index])
+            ends = self._id_ends(source_index)
             ids = self.column(source_index, "ids", "u1")
             for place, row in zip(places.tolist(), rows.tolist(), strict=True):
                 start = int(ends[row - 1]) if row else 0
                 found[place] = orjson.loads(ids[start : int(ends[row])].tobytes())
         return found
 
-
-@functools.lru_cache(maxsize=64)
-def _id_ends(place: Place) -> Numbers:
-    return np.cumsum(read_column(place.folder, place.index, "documents", DOCUMENT)["n_id_bytes"])
+    def _id_ends(self, source_index: int) -> Numbers:
+        path = column_path(self.scratch, source_index, "id_ends")
+        if not path.exists():
+            write_atomic(path, np.cumsum(self.rows(source_index)["n_id_bytes"]).tobytes())
+        return read_column(self.scratch, source_index, "id_ends", "<i8")

@@ -7,6 +7,7 @@ partitions follows from `--memory`, and nothing in the result from the number of
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,8 +69,7 @@ class Decide:
         )
         verdicts["kept"] = -1
         removed = self._find_copies()
-        for path in removed:
-            found = np.fromfile(path, copies.COPY)
+        for found in chain.from_iterable(map(copies.read_copies, removed)):
             verdicts["kept"][found["number"]] = found["kept"]
             verdicts["level"][found["number"]] = EXACT
             verdicts["similarity"][found["number"]] = 1.0
@@ -91,8 +91,8 @@ class Decide:
                 f"dsllm: {n_unlisted:,} entries of buckets with more than {MAX_LISTED:,} unlike "
                 "documents were not listed: some near duplicates of those may stay"
             )
-        for path in removed:
-            _follow(verdicts, np.fromfile(path, copies.COPY)["number"])
+        for found in chain.from_iterable(map(copies.read_copies, removed)):
+            _follow(verdicts, found["number"])
         return Decision(verdicts, removed, roots, n_compared, n_unlisted, self._estimate(pairs, verdicts))
 
     def _draw_pairs(self) -> list[Path]:

@@ -1,8 +1,10 @@
 """Last pass: lines that stay go one way, as they came; lines that go the other, each with the reason."""
 
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -12,7 +14,7 @@ from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import Batch, parse_line
 from dsllm.io.shards import pack_lines
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import Corpus
+from dsllm.stages.dedup.corpus import DOCUMENT, Corpus
 from dsllm.stages.dedup.cuts import Cuts, cut_line, read_cuts
 from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
 from dsllm.stages.dedup.pairs import describe_reasons
@@ -31,26 +33,43 @@ def write_fates(corpus: Corpus, verdicts: NDArray[Any], *, with_notes: bool) -> 
 
     That is FATE rows and, on request, the notes.
     """
-    starts = corpus.starts.tolist()
     counts = []
-    for index in range(len(corpus.own.places)):
-        rows, found = corpus.rows(index), verdicts[starts[index] : starts[index + 1]]
-        fates = np.zeros(len(rows), FATE)
-        fates["line"], fates["level"] = rows["line"], found["level"]
-        goes = np.flatnonzero(fates["level"] != STAYS)
-        with atomic_file(column_path(corpus.scratch, index, "notes")) as file:
-            written = 0
-            reasons = describe_reasons(corpus, found[goes]) if with_notes else ()
-            for row, reason in zip(goes, reasons, strict=False):
-                note = orjson.dumps(reason)
-                fates["note_start"][row], fates["note_end"][row] = written, written + len(note)
-                written += file.write(note)
-        with atomic_file(column_path(corpus.scratch, index, "fates")) as file:
-            file.write(fates.data)
-        counts.append(_count(rows, found["level"]))
-        if corpus.n_indexed:
-            counts[-1]["n_removed_for_indexed"] = int(np.count_nonzero(found["kept"] >= corpus.n_own))
+    for index, chunks in enumerate(corpus.own.chunks_by_source()):
+        names = ("notes", "fates")
+        with ExitStack() as stack:
+            notes, fates = (
+                stack.enter_context(atomic_file(column_path(corpus.scratch, index, name))) for name in names
+            )
+            total = Counter(_count(np.zeros(0, DOCUMENT), np.zeros(0, np.uint8)))
+            if corpus.n_indexed:
+                total["n_removed_for_indexed"] = 0
+            for chunk in chunks:
+                rows = corpus.chunk_rows(chunk)
+                found = verdicts[chunk.first_number : chunk.first_number + len(rows)]
+                written = _write_notes(corpus, found, notes) if with_notes else None
+                fates.write(_make_fates(rows, found, written).data)
+                total.update(_count(rows, found["level"]))
+                if corpus.n_indexed:
+                    total["n_removed_for_indexed"] += int(np.count_nonzero(found["kept"] >= corpus.n_own))
+        counts.append(dict(total))
     return counts
+
+
+def _write_notes(corpus: Corpus, found: NDArray[Any], file: BinaryIO) -> NDArray[np.int64]:
+    """Append the notes of those that go; returns where each is, (n_removed + 1,)."""
+    ends = [file.tell()]
+    for reason in describe_reasons(corpus, found[found["level"] != STAYS]):
+        ends.append(ends[-1] + file.write(orjson.dumps(reason)))
+    return np.array(ends)
+
+
+def _make_fates(rows: NDArray[Any], found: NDArray[Any], notes: NDArray[np.int64] | None) -> NDArray[Any]:
+    fates = np.zeros(len(rows), FATE)
+    fates["line"], fates["level"] = rows["line"], found["level"]
+    if notes is not None:
+        goes = found["level"] != STAYS
+        fates["note_start"][goes], fates["note_end"][goes] = notes[:-1], notes[1:]
+    return fates
 
 
 def _count(rows: NDArray[Any], level: NDArray[np.uint8]) -> dict[str, int]:

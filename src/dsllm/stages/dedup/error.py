@@ -36,7 +36,8 @@ N_PAIRS = 600
 N_REMOVED = 200
 N_RESAMPLES = 2000
 _N_DIGITS = 6
-_PAIRS_AT_ONCE = 64
+# Sets in memory to compare pairs: as many shingles, unless those of a single pair are more.
+_SHINGLES_AT_ONCE = 1 << 20
 _PLACES_AT_ONCE = 4096
 # Pairs whose estimated similarity is this far below the threshold are sampled so much less.
 _FAR_BELOW, _FAR_FRAC = 0.3, 0.02
@@ -185,14 +186,16 @@ def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: 
 
 def _compare_exactly(corpus: Corpus, numbers: Numbers) -> tuple[Numbers, NDArray[np.float64]]:
     """Compare documents 0 and 1, 2 and 3, ...: how many shingles they share, and their Jaccard similarity."""
-    shared, n_either = np.zeros(len(numbers) // 2, np.int64), np.zeros(len(numbers) // 2, np.int64)
-    for first in range(0, len(shared), _PAIRS_AT_ONCE):
-        part = slice(first, first + _PAIRS_AT_ONCE)
-        members = numbers[2 * first : 2 * (first + _PAIRS_AT_ONCE)]
+    pairs, places = np.unique(np.sort(numbers.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
+    shared, n_either = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64)
+    n_words = corpus.gather_rows(pairs.ravel())["n_words"].reshape(-1, 2).sum(axis=1)
+    firsts = np.flatnonzero(np.diff(np.cumsum(n_words) // _SHINGLES_AT_ONCE, prepend=-1))
+    for first, end in pairwise([*firsts.tolist(), len(pairs)]):
+        members = pairs[first:end].ravel()
         sets, ends = gather_sets(corpus, members)
-        compare_pairs(sets, ends, members >= corpus.n_own, shared[part])
-        n_either[part] = np.diff(ends, prepend=0).reshape(-1, 2).sum(axis=1) - shared[part]
-    return shared, shared / np.maximum(n_either, 1)
+        compare_pairs(sets, ends, members >= corpus.n_own, shared[first:end])
+        n_either[first:end] = np.diff(ends, prepend=0).reshape(-1, 2).sum(axis=1) - shared[first:end]
+    return shared[places], (shared / np.maximum(n_either, 1))[places]
 
 
 def check_removed(
@@ -229,7 +232,8 @@ def show_error(error: dict[str, Any], threshold: float, reporter: Reporter) -> N
         [f"{row['from']} to {row['to']}", row["n_pairs"], row["found"]["value"], row["expected"]]
         for row in error["by_similarity"]
     ]
-    reporter.table("pairs that share a band", ("similarity", "drawn", "found", "expected"), rows)
+    if rows:
+        reporter.table("pairs that share a band", ("similarity", "drawn", "found", "expected"), rows)
 
 
 def _interval(share: dict[str, float]) -> str:

@@ -10,13 +10,19 @@ UNTIED = -1
 
 
 @compiled
-def select_repeated(keys: Hashes, seen: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Give the places of keys whose slot of `seen` (uint8 zeros, a power of two) is met again."""
+def mark_seen(keys: Hashes, seen: NDArray[np.uint8]) -> None:
+    """Count keys by their slot of `seen` (uint8, zeros at first, a power of two long), up to two."""
     mask = np.uint64(len(seen) - 1)
-    n_repeated = 0
     for key in keys:
         place = key & mask
         seen[place] = min(seen[place] + 1, 2)
+
+
+@compiled
+def select_repeated(keys: Hashes, seen: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Give the places of keys whose slot of `seen` was met more than once."""
+    mask = np.uint64(len(seen) - 1)
+    n_repeated = 0
     for key in keys:
         n_repeated += seen[key & mask] > 1
     repeated = np.empty(n_repeated, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.stages.dedup.groups_compiled import select_repeated
+from dsllm.stages.dedup.groups_compiled import mark_seen, select_repeated
 from dsllm.text.shingles import Hashes
 
 N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
@@ -51,20 +51,30 @@ class Shuffle:
 
     def read(self, partition: int) -> NDArray[Any]:
         """Read the records of a partition."""
-        return np.concatenate([np.zeros(0, self.dtype), *self._slices(partition)])
+        return np.concatenate([np.zeros(0, self.dtype), *self.slices(partition)])
 
     def remove(self) -> None:
         """Remove the files: what they held is known."""
         for chunk in range(self.n_chunks):
             self._path(chunk).unlink(missing_ok=True)
 
-    def _slices(self, partition: int) -> Iterator[NDArray[Any]]:
+    def n_records(self, partition: int) -> int:
+        """Count the records of a partition."""
+        return sum(end - first for _, first, end in self._places(partition))
+
+    def slices(self, partition: int) -> Iterator[NDArray[Any]]:
+        """Read the records of a partition, those of a chunk at a time."""
         dtype = np.dtype(self.dtype)
         head = 8 * (self.n_partitions + 1)
+        for path, first, end in self._places(partition):
+            yield np.fromfile(path, dtype, end - first, offset=head + first * dtype.itemsize)
+
+    def _places(self, partition: int) -> Iterator[tuple[Path, int, int]]:
+        """Say where the records of a partition are: file, first, end."""
         for chunk in range(self.n_chunks):
             with self._path(chunk).open("rb") as file:
                 first, end = np.frombuffer(os.pread(file.fileno(), 16, 8 * partition), "<i8").tolist()
-                yield np.fromfile(file, dtype, end - first, offset=head + first * dtype.itemsize)
+            yield self._path(chunk), first, end
 
     def _path(self, chunk: int) -> Path:
         return self.scratch / f"{self.name}-{chunk:05d}"
@@ -83,5 +93,11 @@ def find_repeated(keys: Hashes) -> NDArray[np.int64]:
 
     Sorting what is left gives the groups: most keys occur once, and are not worth sorting.
     """
-    size = 1 << max(6, int(4 * len(keys)).bit_length())
-    return select_repeated(keys, np.zeros(size, np.uint8))
+    seen = make_seen(len(keys))
+    mark_seen(keys, seen)
+    return select_repeated(keys, seen)
+
+
+def make_seen(n_keys: int) -> NDArray[np.uint8]:
+    """Make the table by which `mark_seen` and `select_repeated` tell so many keys apart."""
+    return np.zeros(1 << max(6, int(4 * n_keys).bit_length()), np.uint8)

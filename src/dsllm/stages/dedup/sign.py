@@ -54,7 +54,8 @@ class Sign:
             rows["priority"] = rows["n_bytes"]
         elif fields:
             rows["priority"] = fields.priorities
-        for place in np.flatnonzero(sketches.n_words == 0).tolist():
+        rows["digest"][rows["n_bytes"] == 0] = _digest_of_text(b"")
+        for place in np.flatnonzero((sketches.n_words == 0) & (rows["n_bytes"] > 0)).tolist():
             end = int(texts.ends[place])
             rows["digest"][place] = _digest_of_text(texts.data[end - rows["n_bytes"][place] : end].tobytes())
         samples = np.empty(len(sketches.samples), SAMPLE)
