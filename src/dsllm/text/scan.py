@@ -13,6 +13,7 @@ import functools
 import re
 import sys
 import unicodedata
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -121,7 +122,12 @@ def words(text: str, *, fold: bool = False, punctuation: bool = False) -> list[s
 
 def word_spans(text: str, *, punctuation: bool = False) -> list[tuple[int, int]]:
     """Say where each word starts and ends in `text`: folding moves no word."""
-    return [found.span() for found in _word_pattern(punctuation).finditer(text)]
+    return [found.span() for found in find_words(text, punctuation=punctuation)]
+
+
+def find_words(text: str, *, punctuation: bool = False) -> "Iterator[re.Match[str]]":
+    """Find each word in `text`, one after another."""
+    return _word_pattern(punctuation).finditer(text)
 
 
 def has_words(text: str, *, punctuation: bool = False) -> bool:

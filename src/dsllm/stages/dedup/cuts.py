@@ -1,8 +1,9 @@
 """Cut out of a document what the string level has found."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,9 @@ from dsllm.text.scan import (
     LETTER,
     MARK,
     character_classes,
+    find_words,
     has_words,
-    line_spans,
     paragraph_spans,
-    word_spans,
 )
 from dsllm.workers.passes import column_path, read_column
 
@@ -76,14 +76,27 @@ def cut_text(text: str, cuts: Cuts, *, punctuation: bool = False) -> str:
     """
     ranges: Ranges = []
     if cuts.spans:
-        spans = word_spans(text, punctuation=punctuation)
-        starts = [start for start, _ in spans] + [len(text)]
-        ranges += [(starts[first], starts[end]) for first, end in cuts.spans]
-    for numbered, split in ((cuts.lines, line_spans), (cuts.paragraphs, paragraph_spans)):
-        if numbered:
-            spans = split(text)
-            ranges += [(spans[first][0], spans[end - 1][1]) for first, end in numbered]
+        words = find_words(text, punctuation=punctuation)
+        ranges += _pick((found.start() for found in words), cuts.spans, len(text))
+    if cuts.lines:
+        ends = (found.end() for found in re.finditer("\n", text))
+        ranges += _pick(chain([0], ends), cuts.lines, len(text))
+    if cuts.paragraphs:
+        spans = paragraph_spans(text)
+        ranges += _pick((start for start, _ in spans), cuts.paragraphs, len(text))
     return "".join(_apart(_outside(text, sorted(ranges))))
+
+
+def _pick(starts: Iterable[int], numbered: Ranges, end: int) -> Ranges:
+    """Say where ranges of pieces are, given where the pieces start: a long text has too many for a list."""
+    numbers = np.array(numbered).ravel()
+    found = np.full(len(numbers), end)
+    place = 0
+    for number, start in enumerate(starts):
+        while place < len(numbers) and numbers[place] == number:
+            found[place] = start
+            place += 1
+    return [(int(first), int(last)) for first, last in found.reshape(-1, 2)]
 
 
 def _outside(text: str, ranges: Ranges) -> Iterator[str]:

@@ -19,10 +19,10 @@ from dsllm.io.sources import Source
 from dsllm.stages.dedup import candidates, copies, error, sets
 from dsllm.stages.dedup.bands import band_keys, choose_bands
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.corpus import SAMPLE, Corpus
+from dsllm.stages.dedup.corpus import CHUNK_DOCUMENTS, SAMPLE, Corpus
 from dsllm.stages.dedup.groups_compiled import UNTIED
-from dsllm.stages.dedup.judge import MAX_LISTED, judge
-from dsllm.stages.dedup.shuffle import Shuffle, count_partitions
+from dsllm.stages.dedup.judge import MAX_LISTED, Judged, find_repeated_keys, judge
+from dsllm.stages.dedup.shuffle import N_TASKS_AT_ONCE, Shuffle, count_partitions
 from dsllm.workers.passes import Pass
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ VERDICT = np.dtype([("level", "u1"), ("kept", "<i8"), ("similarity", "<f8")])
 NEAR_TWIN = np.dtype([("number", "<i8"), ("kept", "<i8"), ("similarity", "<f8")])
 
 BYTES_PER_MEMBER = 512  # of a component, besides its signature and its set
+BYTES_PER_BAND, KEY_BYTES = 32, 8  # of a member, while it is judged
 
 
 @dataclass(frozen=True)
@@ -181,19 +182,54 @@ class Judge:
             return path, len(members)
         priority = self.corpus.gather_rows(members["number"])["priority"]
         order = np.lexsort((members["number"], -priority, members["root"]))
-        numbers = members["number"][order]
-        signatures = self.corpus.gather_signatures(numbers)
-        keys = band_keys(signatures, *choose_bands(self.config))
-        found, is_indexed = sets.gather_sets(self.corpus, numbers), numbers >= self.corpus.n_own
-        judged = judge(signatures, keys, *found, self.config.threshold, is_indexed=is_indexed)
-        goes = np.flatnonzero(judged.kept >= 0)
-        twins = np.empty(len(goes), NEAR_TWIN)
-        twins["number"], twins["kept"] = numbers[goes], numbers[judged.kept[goes]]
-        twins["similarity"] = judged.similarity[goes]
-        counts = np.array([judged.n_compared, judged.n_unlisted], "<i8")
+        found = [np.zeros(0, NEAR_TWIN)]
+        counts = np.zeros(2, "<i8")
+        for numbers, judged in self._judge(members["number"][order]):
+            goes = np.flatnonzero(judged.kept >= 0)
+            twins = np.empty(len(goes), NEAR_TWIN)
+            twins["number"], twins["kept"] = numbers[goes], numbers[judged.kept[goes]]
+            twins["similarity"] = judged.similarity[goes]
+            found.append(twins)
+            counts += judged.n_compared, judged.n_unlisted
         write_atomic(path.with_suffix(".counts"), counts.tobytes())
-        write_atomic(path, np.sort(twins, order="number").tobytes())
+        write_atomic(path, np.sort(np.concatenate(found), order="number").tobytes())
         return path, len(members)
+
+    def _judge(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Judged]]:
+        """Judge documents, all at once or, if a component is too large, in stretches that fit in memory."""
+        room = self.config.memory_bytes // N_TASKS_AT_ONCE
+        bands = choose_bands(self.config)
+        n_words = self.corpus.gather_rows(numbers)["n_words"]
+        n_bytes = np.cumsum(8 * n_words + 4 * self.config.n_hashes + BYTES_PER_BAND * bands[0])
+        repeated = self._find_repeated(numbers, room) if len(numbers) and n_bytes[-1] > room else None
+        before, place = numbers[:0], 0
+        while place < len(numbers):
+            # At least as many as those before, so that their number does not make the time quadratic.
+            end = int(np.searchsorted(n_bytes, (n_bytes[place - 1] if place else 0) + room, side="right"))
+            end = max(end, place + 1, place + len(before)) if repeated is not None else len(numbers)
+            these = np.concatenate((before, numbers[place:end]))
+            signatures = self.corpus.gather_signatures(these)
+            judged = judge(
+                signatures, band_keys(signatures, *bands), *sets.gather_sets(self.corpus, these),
+                self.config.threshold, is_indexed=these >= self.corpus.n_own, n_before=len(before),
+                repeated=repeated,
+            )  # fmt: skip
+            yield these, judged
+            before, place = these[judged.is_listed], end
+
+    def _find_repeated(self, numbers: NDArray[np.int64], room: int) -> NDArray[np.uint64]:
+        """Find the keys of bands that several of the documents have, so many bands at a time as have room."""
+        n_bands, n_rows = choose_bands(self.config)
+        n_at_once = max(1, room // (KEY_BYTES * len(numbers)))
+        found = []
+        for first in range(0, n_bands, n_at_once):
+            keys = np.empty((min(n_at_once, n_bands - first), len(numbers)), np.uint64)
+            for start in range(0, len(numbers), CHUNK_DOCUMENTS):
+                signatures = self.corpus.gather_signatures(numbers[start : start + CHUNK_DOCUMENTS])
+                part = band_keys(signatures, n_bands, n_rows)[first : first + n_at_once]
+                keys[:, start : start + CHUNK_DOCUMENTS] = part
+            found.append(find_repeated_keys(keys.ravel()))
+        return np.sort(np.concatenate(found))
 
 
 def _follow(verdicts: NDArray[Any], numbers: NDArray[np.int64]) -> None:

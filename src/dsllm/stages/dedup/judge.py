@@ -26,11 +26,13 @@ class Judged:
     """What became of documents, in their order.
 
     `kept` is the place of the one that stays for it, -1 for one that stays itself; `n_unlisted` counts the
-    entries of full buckets, `n_compared` the pairs of sets.
+    entries of full buckets, `n_compared` the pairs of sets. `is_listed` tells which ones stay and can be met
+    by those that come later.
     """
 
     kept: NDArray[np.int64]
     similarity: NDArray[np.float64]
+    is_listed: NDArray[np.bool_]
     n_unlisted: int
     n_compared: int
 
@@ -43,8 +45,13 @@ def judge(
     threshold: float,
     *,
     is_indexed: NDArray[np.bool_] | None = None,
+    n_before: int = 0,
+    repeated: NDArray[np.uint64] | None = None,
 ) -> Judged:
     """Judge documents, given in the order of their right to stay.
+
+    Many can be judged in stretches: each is given after those of the stretches before that are listed, which
+    is the same as all at once.
 
     Args:
         signatures: (n_documents, n_hashes).
@@ -54,18 +61,32 @@ def judge(
         threshold: the least similarity for which a document goes.
         is_indexed: which documents an index describes: they stay, and their sets are the lower halves of
             the shingles. None: no document.
+        n_before: how many of them, at the front, are of stretches before.
+        repeated: which keys occur again in any stretch, ascending; without it these are all there are.
     """
     n_documents, n_hashes = signatures.shape
-    names, buckets, sizes = np.unique(keys.ravel(), return_inverse=True, return_counts=True)
-    buckets = np.where(sizes[buckets] > 1, buckets, _NO_BUCKET).reshape(keys.shape).T
+    if repeated is None:
+        repeated = find_repeated_keys(keys.ravel().copy())
+    buckets = np.full(keys.T.shape, _NO_BUCKET)
+    if len(repeated):
+        places = np.minimum(np.searchsorted(repeated, keys.T), len(repeated) - 1)
+        np.copyto(buckets, places, where=repeated[places] == keys.T)
     error = math.sqrt(threshold * (1.0 - threshold) / n_hashes)  # of a binomial share
     least_equal = math.ceil((threshold - N_ERRORS * error) * n_hashes - 1e-9)
     kept = np.full(n_documents, STAYS, np.int64)
-    similarity = np.zeros(n_documents)
+    similarity, is_listed = np.zeros(n_documents), np.zeros(n_documents, bool)
     if is_indexed is None:
         is_indexed = np.zeros(n_documents, bool)
     n_unlisted, n_compared = judge_in_order(
-        signatures, np.ascontiguousarray(buckets), len(names), sets, set_ends, is_indexed, threshold,
-        least_equal, MAX_LISTED, kept, similarity,
+        signatures, np.ascontiguousarray(buckets), len(repeated), sets, set_ends, is_indexed, threshold,
+        least_equal, MAX_LISTED, n_before, kept, similarity, is_listed,
     )  # fmt: skip
-    return Judged(kept, similarity, n_unlisted, n_compared)
+    return Judged(kept, similarity, is_listed, n_unlisted, n_compared)
+
+
+def find_repeated_keys(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Give those that occur more than once, ascending; sorts `keys` where they are."""
+    keys.sort()
+    repeated = keys[1:][keys[1:] == keys[:-1]]
+    is_first = np.append(True, repeated[1:] != repeated[:-1])[: len(repeated)]
+    return np.array(repeated[is_first], np.uint64)

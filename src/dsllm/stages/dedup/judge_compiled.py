@@ -23,10 +23,14 @@ def judge_in_order(
     threshold: float,
     least_equal: int,
     max_listed: int,
+    n_before: int,
     kept: NDArray[np.int64],
     similarity: NDArray[np.float64],
+    is_listed: NDArray[np.bool_],
 ) -> tuple[int, int]:
-    """Fill `kept` and `similarity`; `buckets` is (n_documents, n_bands), -1 for one with a single document.
+    """Fill `kept`, `similarity` and `is_listed`; the first `n_before` documents stay: that is known.
+
+    `buckets` is (n_documents, n_bands), -1 for one with a single document.
 
     Returns:
         (entries that full buckets did not list, pairs of sets that were compared).
@@ -40,8 +44,9 @@ def judge_in_order(
     n_entries = n_unlisted = n_compared = 0
     for number in range(n_documents):
         n_likely = 0
+        is_known = number < n_before or is_indexed[number]
         for bucket in buckets[number]:
-            entry = heads[bucket] if bucket >= 0 and not is_indexed[number] else _NOBODY
+            entry = heads[bucket] if bucket >= 0 and not is_known else _NOBODY
             while entry != _NOBODY:
                 other, entry = entries[entry]
                 if met_by[other] == number:
@@ -66,7 +71,8 @@ def judge_in_order(
                 heads[bucket] = n_entries
                 n_listed[bucket] += 1
                 n_entries += 1
-            elif bucket >= 0:
+                is_listed[number] = True
+            elif bucket >= 0 and number >= n_before:
                 n_unlisted += 1
     return n_unlisted, n_compared
 

@@ -10,7 +10,7 @@ equal hashes of 64 bits. Two readings of the inputs at most:
 What occurs again is found by partition (repeats.py). A killed run goes on from the last whole file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from dsllm.stages.dedup.corpus import Corpus, Numbers
 from dsllm.stages.dedup.repeats import Repeats, has_ranges, key_names, read_ranges
 from dsllm.stages.dedup.strings_compiled import find_minimisers, find_spans, minimiser_words
 from dsllm.text.json_lines import find_lines
-from dsllm.text.scan import line_spans, paragraph_spans
+from dsllm.text.scan import paragraph_spans
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
 from dsllm.text.word_hashes_compiled import hash_normal_forms, hash_texts
@@ -152,9 +152,9 @@ class FindKeys:
             n_found = find_minimisers(words, ends, n_span_words, minimiser_words(n_span_words), *room.arrays)
             arrays |= room.columns(MINIMISERS, n_found, staying.rows)
         if self.settings.lines:
-            arrays |= _key_pieces(LINES, texts, staying.rows, line_spans)
+            arrays |= _key_lines(texts, staying.rows)
         if self.settings.paragraphs:
-            arrays |= _key_pieces(PARAGRAPHS, texts, staying.rows, paragraph_spans)
+            arrays |= _key_paragraphs(texts, staying.rows)
         return Columns(arrays)
 
 
@@ -201,18 +201,31 @@ def _hash_words(texts: Sequence[str], settings: StringSettings) -> tuple[Hashes,
     return hash_texts(packed, fold=settings.fold, punctuation=settings.punctuation)
 
 
-def _key_pieces(
-    name: str, texts: Sequence[str], rows: Numbers, split: Callable[[str], list[tuple[int, int]]]
-) -> dict[str, Any]:
-    """Hash the pieces of texts that have words; their place is their number in the text."""
+def _key_lines(texts: Sequence[str], rows: Numbers) -> dict[str, Any]:
+    """Hash the lines of texts: they touch, so the texts need only be cut at more places, without a copy."""
+    packed = Texts.join([text.encode() for text in texts])
+    n_bytes = int(packed.ends[-1]) if len(texts) else 0
+    ends = np.union1d(np.flatnonzero(packed.data[:n_bytes] == ord("\n")) + 1, packed.ends)
+    if len(ends) and ends[0] == 0:  # of empty texts, which have no lines
+        ends = ends[1:]
+    counts = np.diff(np.searchsorted(ends, packed.ends, side="right"), prepend=0)
+    return _key_pieces(LINES, Texts(packed.data, ends), counts, rows)
+
+
+def _key_paragraphs(texts: Sequence[str], rows: Numbers) -> dict[str, Any]:
     pieces: list[bytes] = []
     counts = np.zeros(len(texts), np.int64)
     for index, text in enumerate(texts):
-        spans = split(text)
+        spans = paragraph_spans(text)
         counts[index] = len(spans)
         pieces.extend(text[start:end].encode() for start, end in spans)
-    keys, n_words = hash_normal_forms(Texts.join(pieces))
-    places = np.arange(len(pieces)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return _key_pieces(PARAGRAPHS, Texts.join(pieces), counts, rows)
+
+
+def _key_pieces(name: str, pieces: Texts, counts: Numbers, rows: Numbers) -> dict[str, Any]:
+    """Hash the pieces that have words, `counts` of each text; their place is their number in the text."""
+    keys, n_words = hash_normal_forms(pieces)
+    places = np.arange(len(pieces.ends)) - np.repeat(np.cumsum(counts) - counts, counts)
     has_words = n_words > 0
     found = keys[has_words], np.repeat(rows, counts)[has_words], places[has_words].astype(np.int32)
     return dict(zip(key_names(name), found, strict=True))
