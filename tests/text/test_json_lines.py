@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dsllm.io.documents import Batch, parse_fields
 from dsllm.text.json_lines import find_lines, read_texts
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=150)
@@ -64,6 +65,95 @@ def test_nothing_is_read_that_orjson_refuses(place, byte):
         return
     expected = orjson.loads(line) if not line.isspace() else None
     assert parts(found) == [(expected["text"], expected.get("id"))]
+
+
+SEEDS = [
+    GOOD,
+    b'{"text":"","id":null}',
+    b'{"text": "a b", "id": "x\\"y", "text": "c"}',
+    b'{"id":{"text":"no","n":[1,-2.5,[]]},"meta":{},"text":"\\ud83d\\ude42 \\u0000\\/"}\r',
+    '{"é":"中","text":"é中🙂","id":-0.5}'.encode(),
+]
+FRAGMENTS = [
+    *(
+        b"\\ud800",
+        b"\\udc00",
+        b"\\ud83d\\ude42",
+        b"\\u0000",
+        b"\\u00e9",
+        b"\\",
+        b"\\\\",
+        b"\\n",
+        b'"',
+        b"\x00",
+        b"\x7f",
+    ),
+    *(
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"\xc3",
+        b"\xed\xa0\x80",
+        b"\xf0\x9f",
+        b"\r",
+        b"\n",
+        b"\t",
+        b" ",
+        b"\x0b",
+        b"\x0c",
+    ),
+    *(
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"NaN",
+        b"-Infinity",
+        b"null",
+        b"true",
+        b"1e999",
+        b"01",
+        b"-",
+        b"9" * 30,
+    ),
+    *(
+        b'"text":"b",',
+        b'"id":2,',
+        b'"\\u0074ext":"c",',
+        b'"x":' + b"[" * 61 + b"]" * 61 + b",",
+        b"{}",
+        b'{"text":"z"}',
+    ),
+]
+
+
+@st.composite
+def mutated_lines(draw):
+    """Lines of JSON, some of them with bytes put in, taken out or repeated."""
+    lines = []
+    for seed in draw(st.lists(st.sampled_from(SEEDS), min_size=1, max_size=3)):
+        line = seed
+        for _ in range(draw(st.integers(0, 3))):
+            first, end = sorted(draw(st.tuples(*[st.integers(0, len(line))] * 2)))
+            middle = line[first:end]
+            new = draw(st.sampled_from([b"", middle, middle + middle, *FRAGMENTS]))
+            line = line[:first] + new + line[first if draw(st.booleans()) else end :]
+        lines.append(line)
+    return b"\n".join(lines) + draw(st.sampled_from([b"", b"\n", b"\n\n"]))
+
+
+@settings(deadline=None, max_examples=500)
+@given(mutated_lines())
+def test_mutated_lines_are_read_as_orjson_reads_them_or_not_at_all(lines):
+    """Same texts, same ids, same places; where orjson refuses any line, a second look is asked for."""
+    found = read_texts(lines, "text")
+    documents, bad = parse_fields(Batch(0, "in", 0, lines, 0), text_field="text", on_error="skip")
+    if found is None:
+        return
+    assert not bad
+    assert parts(found) == [(fields["text"], fields.get("id")) for _, _, fields in documents]
+    assert found.places.tolist() == [number for number, _, _ in documents]
 
 
 @pytest.mark.parametrize(

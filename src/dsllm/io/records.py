@@ -43,7 +43,9 @@ def parse_record(source: str, line_number: int, line: bytes) -> Record | BadLine
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return BadLine(source, line_number, f"not JSON: {error}", line)
+        return BadLine(
+            source, line_number, f"not JSON: {error.msg}, at character {error.colno:,} of the line", line
+        )
     if not isinstance(fields, dict):
         return BadLine(source, line_number, f"a JSON {type(fields).__name__}, not an object", line)
     return Record(source, line_number, fields)
