@@ -4,9 +4,12 @@ The functions below become a few LLVM instructions each, which every processor's
 NEON). They check no bounds: the caller leaves 64 bytes of room after the last place that it reads or writes.
 """
 
+import hashlib
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from llvmlite import ir
@@ -25,11 +28,29 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+PACKAGE = Path(__file__).parent.parent
+
 BLOCK_BYTES = 64
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
 _LANES = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK_BYTES), [0] * BLOCK_BYTES)
+
+
+def _code_folder() -> Path:
+    """Name the folder for compiled code by what it is compiled from.
+
+    numba asks whether the file of a function has changed, not those of the functions that it calls.
+    """
+    sources = [Path(__file__), *sorted(PACKAGE.rglob("*_compiled.py"))]
+    stamps = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sources]
+    name = f"compiled-{hashlib.sha256(repr(stamps).encode()).hexdigest()[:16]}"
+    is_ours = os.access(PACKAGE, os.W_OK)
+    return (PACKAGE / "__pycache__" if is_ours else Path.home() / ".cache" / "dsllm") / name
+
+
+if not numba.config.CACHE_DIR:
+    numba.config.CACHE_DIR = str(_code_folder())
 
 
 def compiled(function: F) -> F:
