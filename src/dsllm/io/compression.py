@@ -16,8 +16,10 @@ from dsllm.errors import ShardError
 Codec = Literal["plain", "gz", "zst"]
 
 READ_BYTES = 1 << 18
-# Decompressed at a time: a block of zstd unpacks to as much as 33,000 times its size, of gzip to 1,000 times.
-SLICE_BYTES = 1 << 11
+# Decompressed at a time: zstd unpacks to as much as 33,000 times its size, gzip to 1,000 times. A slice is
+# large where the one before it did not unpack to much.
+SLICE_BYTES, MAX_SLICE_BYTES = 1 << 11, 1 << 14
+MUCH_BYTES = 1 << 19
 ZSTD_LEVEL = 1  # level 3 takes 1.8 times as long for a seventh less
 GZIP_LEVEL = 6
 _MAGIC: dict[bytes, Codec] = {b"\x28\xb5\x2f\xfd": "zst", b"\x1f\x8b": "gz"}
@@ -55,9 +57,17 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
             yield block, len(block)
         return
     frame, n_read, is_in_frame = _decoder(codec), 0, False
-    consumed = 0
-    for piece in _slices(file):
-        block, consumed, n_read = piece, consumed + len(piece), n_read + len(piece)
+    read, place = b"", 0
+    consumed = n_unpacked = 0
+    while True:
+        if place == len(read):
+            read, place = file.read(READ_BYTES), 0
+            if not read:
+                break
+        n_slice = SLICE_BYTES if n_unpacked > MUCH_BYTES or not n_read else MAX_SLICE_BYTES
+        block = read[place : place + n_slice]
+        place += len(block)
+        consumed, n_read, n_unpacked = consumed + len(block), n_read + len(block), 0
         while block := block if is_in_frame or codec == "zst" else block.lstrip(b"\0"):  # gzip may be padded
             try:
                 data = frame.decompress(block)
@@ -66,7 +76,7 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
                     f"{path}: damaged {codec} data before byte {n_read:,}: {error}",
                     hint="copy the file again from where it came from",
                 ) from None
-            is_in_frame = not frame.eof
+            is_in_frame, n_unpacked = not frame.eof, n_unpacked + len(data)
             if data:
                 yield data, consumed
                 consumed = 0
@@ -78,12 +88,6 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
             f"{path}: cut after {n_read:,} bytes, in the middle of a {codec} frame",
             hint="copy the file again from where it came from",
         )
-
-
-def _slices(file: BinaryIO) -> Iterator[bytes]:
-    while block := file.read(READ_BYTES):
-        for start in range(0, len(block), SLICE_BYTES):
-            yield block[start : start + SLICE_BYTES]
 
 
 def _decoder(codec: Codec) -> "zlib._Decompress | zstandard.ZstdDecompressionObj":
