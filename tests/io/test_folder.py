@@ -74,6 +74,28 @@ def test_a_side_folder_names_the_command_that_made_it():
     assert manifest.command == "dsllm example in.jsonl -o out"
 
 
+@pytest.mark.parametrize("was_killed_between", [False, True])
+def test_a_side_folder_that_is_complete_is_taken_up_again(was_killed_between):
+    """Its run may have been killed before the main folder was complete, or before the partial one went."""
+
+    def open_side():
+        return OutputFolder(
+            "gone", stage="example", config=Config(), inputs=["in.jsonl"], options=RunOptions(), side_of="out"
+        )
+
+    with open_side() as side:
+        with side.create("shard-00000.jsonl") as file:
+            file.write(b"a")
+        partial = Path("gone/manifest.partial.json").read_bytes()
+        side.finish(counts={}, content={})
+    if was_killed_between:
+        Path("gone/manifest.partial.json").write_bytes(partial)
+    with open_side() as side:
+        assert list(side.finished) == ["shard-00000.jsonl"]
+        side.finish(counts={}, content={})
+    assert not Path("gone/manifest.partial.json").exists()
+
+
 def test_the_same_run_gives_the_same_bytes():
     make("a")
     make("b")

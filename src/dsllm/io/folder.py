@@ -156,7 +156,7 @@ class OutputFolder:
 
     def _start(self) -> None:
         complete, partial = self._store.read(MANIFEST), self._store.read(PARTIAL)
-        if self._is_side and complete is not None and partial is None:
+        if self._is_side and complete is not None:  # its run may have ended before the other folder was whole
             self._store.write(PARTIAL, complete)
             self._store.remove(MANIFEST)
             complete, partial = None, complete
