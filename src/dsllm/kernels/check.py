@@ -12,6 +12,7 @@ from dsllm.kernels.attention import attention, attention_formula
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.checks.adamw import check_adamw
 from dsllm.kernels.checks.blocks import check_norms, check_ropes, check_swiglus
+from dsllm.kernels.checks.decode import check_decodes
 from dsllm.kernels.checks.losses import check_linear_losses, check_losses_in_place
 from dsllm.kernels.checks.measure import NAMES, UNITS, Check, random_tensors, worst_error
 from dsllm.kernels.child import run_module
@@ -87,6 +88,7 @@ CASES = (
     check_losses_in_place,
     check_linear_losses,
     check_adamw,
+    check_decodes,
 )
 
 
