@@ -61,6 +61,26 @@ def test_draws_depend_on_the_seed_and_not_on_the_batch(model, capsys, monkeypatc
     assert len(set(first)) == len(first) == 6  # two samples of a prompt differ
 
 
+def test_stop_strings_end_a_text_and_are_left_out(model, capsys):
+    def result(**settings):
+        run_quietly(model, is_json=True, prompt="ab", max_new_tokens=30, **settings)
+        return json.loads(capsys.readouterr().out)
+
+    whole = result()
+    stop = whole["completion"][4:7]
+    stopped = result(stop=("never seen", stop))
+    assert stopped["completion"] == whole["completion"][: whole["completion"].index(stop)]
+    assert stopped["n_tokens"] < whole["n_tokens"]
+    assert stopped["is_finished"]
+
+
+def test_answers_come_in_the_order_of_the_prompts(model, capsys, monkeypatch):
+    lines = [f"{'ab' * n} {n}" for n in (30, 1, 12, 5, 20)]
+    pipe_in(monkeypatch, "\n".join(lines).encode())
+    run_quietly(model, is_json=True, max_new_tokens=40, batch_seqs=3, cache_tokens=256, no_repeat_ngram=2)
+    assert [json.loads(line)["prompt"] for line in capsys.readouterr().out.splitlines()] == lines
+
+
 def test_lines_that_are_no_prompts_are_named(model, monkeypatch):
     for line, reason in (
         (b'{"text": "x"}', "no 'prompt'"),
@@ -136,7 +156,7 @@ def test_characters_of_several_tokens_come_whole(model):
     speaker = load_speaker(str(model), ChatConfig())
     tokens = speaker.tokenizer.encode("a你好!")
     assert len(tokens) == 8
-    assert list(speaker._decode(iter([*tokens, 1, 99]))) == ["a", "你", "好", "!"]
+    assert list(speaker.read([*tokens, 1, 99])) == ["a", "你", "好", "!"]
 
 
 def test_a_long_conversation_forgets_its_beginning(model):

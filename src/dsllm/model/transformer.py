@@ -18,7 +18,6 @@ from dsllm.kernels.cross_entropy import cross_entropy
 from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
 from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
-from dsllm.model.cache import KVCache, LayerCache
 from dsllm.model.config import ModelConfig
 from dsllm.model.rope import rope_tables
 
@@ -60,10 +59,9 @@ class Transformer(nn.Module):
         *,
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
-        cache: KVCache | None = None,
     ) -> Tensor:
         """Compute logits (batch, seq_len, vocab_size) of the token after each one: arguments as `hidden`."""
-        return self.project(self.hidden(tokens, positions=positions, document_ids=document_ids, cache=cache))
+        return self.project(self.hidden(tokens, positions=positions, document_ids=document_ids))
 
     def hidden(
         self,
@@ -71,7 +69,6 @@ class Transformer(nn.Module):
         *,
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
-        cache: KVCache | None = None,
     ) -> Tensor:
         """Compute the activations after the final norm.
 
@@ -80,24 +77,16 @@ class Transformer(nn.Module):
             positions: of each token within its document, int64, shape (batch, seq_len) or (1, seq_len). None:
                 each row counts from 0, whatever `document_ids` says; to RoPE only distances matter.
             document_ids: runs of equal numbers, shape (batch, seq_len), that attention stays within.
-            cache: keys and values of earlier tokens; the new ones are appended. It knows positions and
-                documents, so the other two must be None then.
 
         Returns:
             Shape (batch, seq_len, d_model).
         """
-        if cache is not None:
-            assert positions is None, "the cache knows them"
-            assert document_ids is None, "the cache knows them"
-            positions = cache.begin(tokens.shape[1])
-        elif positions is None:
+        if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         rope = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
         x = self.model.embed_tokens(tokens)
-        for index, block in enumerate(self.layers):
-            x = block(x, rope, document_ids, None if cache is None else cache.layer(index))
-        if cache is not None:
-            cache.end(tokens.shape[1])
+        for block in self.layers:
+            x = block(x, rope, document_ids)
         return cast(Tensor, self.model.norm(x))
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -137,11 +126,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config, backend)
         self.mlp = MLP(config, backend)
 
-    def forward(
-        self, x: Tensor, rope: Rope, document_ids: Tensor | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, document_ids: Tensor | None = None) -> Tensor:
         """Carry `x`, shape (batch, seq_len, d_model), one layer on."""
-        mixed = self.self_attn(self.input_layernorm(x), rope, document_ids, cache)
+        mixed = self.self_attn(self.input_layernorm(x), rope, document_ids)
         normed, x = self.post_attention_layernorm(mixed, residual=x)
         return cast(Tensor, x + self.mlp(normed))
 
@@ -157,9 +144,7 @@ class Attention(nn.Module):
         self.v_proj = _Linear(config.d_model, config.n_kv_heads * config.head_dim)
         self.o_proj = _Linear(config.n_heads * config.head_dim, config.d_model)
 
-    def forward(
-        self, x: Tensor, rope: Rope, document_ids: Tensor | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, document_ids: Tensor | None = None) -> Tensor:
         """Mix the tokens of `x`, shape (batch, seq_len, d_model).
 
         The number of heads is read off the projections, which tensor parallelism may have cut.
@@ -169,10 +154,7 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, k, *rope, backend=self.backend)
-        if cache is None:
-            mixed = attention(q, k, v, document_ids=document_ids, backend=self.backend)
-        else:
-            mixed = cache.attend(q, k, v, self.backend)
+        mixed = attention(q, k, v, document_ids=document_ids, backend=self.backend)
         return cast(Tensor, self.o_proj(mixed.flatten(2)))
 
 

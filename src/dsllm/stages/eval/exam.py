@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from dsllm.errors import ConfigError
+from dsllm.model.decoder import Decoder
 from dsllm.model.folder import open_folder
-from dsllm.model.generate import generate
+from dsllm.model.generate import Prompt, generate_each
 from dsllm.model.hf import load_model, stop_ids
+from dsllm.model.sampling import Sampling
 from dsllm.model.transformer import Transformer
 from dsllm.parallel.mesh import find_device
 from dsllm.stages.eval.answers import cut_at
@@ -25,6 +28,7 @@ from dsllm.stages.eval.scores import (
     score_generation,
 )
 from dsllm.stages.eval.task import Task
+from dsllm.text.stops import StopStrings
 
 Advance = Callable[[int], None]
 
@@ -39,6 +43,11 @@ class Examiner:
     encoder: Encoder
     stop_ids: tuple[int, ...]
     batch_tokens: int
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The model, prepared once for all that it is to write."""
+        return Decoder(self.model)
 
 
 def make_encoder(folder: str, config: EvalConfig) -> Encoder:
@@ -147,35 +156,23 @@ def _generate(
         for question in questions
     ]
     longest = max(map(len, prompts)) + settings.max_new_tokens
-    n_seqs = max(1, examiner.batch_tokens // longest)
-    samples = []
-    for begin in range(0, len(prompts), n_seqs):
-        part = slice(begin, begin + n_seqs)
-        texts = generate(
-            examiner.model,
-            prompts[part],
-            max_new_tokens=settings.max_new_tokens,
-            stop_ids=examiner.stop_ids,
-            batch_seqs=n_seqs,
-            is_ended=lambda tokens: _has_stop(encoder, tokens, settings.stop),
-        )
-        for question, prompt, tokens in zip(questions[part], prompts[part], texts, strict=True):
-            written = encoder.tokenizer.decode(tokens, skip_special=True)
-            text = cut_at(written, settings.stop)
-            is_finished = text != written or tokens[-1] in examiner.stop_ids
-            sample = score_generation(task, question, text, is_finished)
-            samples.append(_with_prompt(sample, encoder, prompt))
-        advance(len(texts))
-    return samples
-
-
-def _has_stop(encoder: Encoder, tokens: Sequence[int], stop: Sequence[str]) -> bool:
-    """Look for a stop text among the last tokens; a token is at least a byte."""
-    if not stop:
-        return False
-    n_last = max(len(end.encode()) for end in stop) + 8  # room for a character that is cut at the front
-    tail = encoder.tokenizer.decode(list(tokens[-n_last:]), skip_special=True)
-    return any(end in tail for end in stop if end)
+    stops = StopStrings(encoder.tokenizer, [text for text in settings.stop if text])
+    texts = generate_each(
+        examiner.decoder,
+        map(Prompt, prompts),
+        Sampling(settings.max_new_tokens, stop_ids=frozenset(examiner.stop_ids)),
+        batch_seqs=max(1, examiner.batch_tokens // longest),
+        is_ended=stops.is_ended,
+    )
+    samples: dict[int, Sample] = {}
+    for index, tokens in texts:
+        written = encoder.tokenizer.decode(tokens, skip_special=True)
+        text = cut_at(written, settings.stop)
+        is_finished = text != written or tokens[-1] in examiner.stop_ids
+        sample = score_generation(task, questions[index], text, is_finished)
+        samples[index] = _with_prompt(sample, encoder, prompts[index])
+        advance(1)
+    return [samples[index] for index in range(len(questions))]
 
 
 def _with_prompt(sample: Sample, encoder: Encoder, prompt: Sequence[int]) -> Sample:

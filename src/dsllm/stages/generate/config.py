@@ -19,6 +19,13 @@ class SamplingConfig(Settings):
     top_p: float | None = setting(
         None, "Draw from the likeliest tokens that together have this probability.", above=0, max=1
     )
+    repetition_penalty: float = setting(
+        1.0, "Above 1 makes tokens less likely that the text or its prompt has already.", above=0
+    )
+    no_repeat_ngram: int | None = setting(
+        None, "No run of so many tokens comes twice, the prompt included.", unit="tokens", min=1
+    )
+    stop: tuple[str, ...] = setting((), "Text that ends an answer, and is left out. May be repeated.")
     seed: int = setting(0, "Seed of the draws.", min=0)
     dtype: Literal["fp32", "bf16"] = setting("fp32", "Precision of the model.")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "Where the model runs.")
@@ -34,7 +41,15 @@ class GenerateConfig(SamplingConfig):
         "auto",
         "Begin with the BOS token; auto: where the tokenizer does so by itself, and for an empty prompt.",
     )
-    batch_seqs: int = setting(16, "Prompts that go through the model at once.", min=1)
+    batch_seqs: int = setting(
+        16, "Most prompts that go through the model at once; others join as these end.", min=1
+    )
+    cache_tokens: int | None = setting(
+        None,
+        "Most tokens kept in memory at once. Not given: what that many prompts need.",
+        unit="tokens",
+        min=1,
+    )
     n_samples: int = setting(1, "Continuations of each prompt.", min=1)
 
 

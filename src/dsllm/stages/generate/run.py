@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +12,7 @@ from dsllm.progress import Reporter
 from dsllm.stages.generate.config import GenerateConfig
 
 if TYPE_CHECKING:
+    from dsllm.model.generate import Prompt
     from dsllm.stages.generate.speaker import Speaker
 
 
@@ -43,17 +43,14 @@ def run(
 
     speaker = load_speaker(one_model(inputs), config)
     prompts = [config.prompt] if config.prompt is not None else _read_prompts(is_json=is_json)
-    n_at_once = 1 if sys.stdin.isatty() else config.batch_seqs  # who types wants an answer at once
     n_prompts = n_tokens = 0
-    remaining = iter(prompts)
-    while batch := list(islice(remaining, n_at_once)):
-        for result in continue_prompts(speaker, batch, config, first=n_prompts):
-            n_tokens += result["n_tokens"]
-            line = orjson.dumps(result).decode() if is_json else result["completion"]
-            sys.stdout.write(line + "\n")
+    for result in continue_prompts(speaker, prompts, config):
+        n_tokens += result["n_tokens"]
+        line = orjson.dumps(result).decode() if is_json else result["completion"]
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
-        n_prompts += len(batch)
-    return {"n_prompts": n_prompts, "n_tokens": n_tokens}
+        n_prompts += 1
+    return {"n_prompts": n_prompts // config.n_samples, "n_tokens": n_tokens}
 
 
 def plan(
@@ -85,33 +82,54 @@ def one_model(inputs: Sequence[str]) -> str:
 
 
 def continue_prompts(
-    speaker: "Speaker", prompts: Sequence[str], config: GenerateConfig, *, first: int = 0
+    speaker: "Speaker", prompts: Iterable[str], config: GenerateConfig
 ) -> Iterator[dict[str, Any]]:
-    """Continue prompts, `n_samples` times each; `first` is the number of the first one, for the draws."""
-    from dsllm.model.generate import generate
+    """Continue prompts, `n_samples` times each, in their order; each is read when it can join the others."""
+    from dsllm.model.generate import generate_each
 
-    encoded = [_encode(speaker, prompt, config) for prompt in prompts for _ in range(config.n_samples)]
-    begin = first * config.n_samples
-    texts = generate(
-        speaker.model,
-        encoded,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        stop_ids=sorted(speaker.sampling.stop_ids),
-        seed=[_mixed(config.seed, begin + index) for index in range(len(encoded))],
-        batch_seqs=config.batch_seqs,
+    asked: dict[int, str] = {}
+    texts = generate_each(
+        speaker.decoder,
+        _number_prompts(speaker, prompts, config, asked),
+        speaker.sampling,
+        batch_seqs=1 if sys.stdin.isatty() else config.batch_seqs,  # who types wants an answer at once
+        cache_tokens=config.cache_tokens,
+        is_ended=speaker.stops.is_ended,
     )
-    for index, tokens in enumerate(texts):
-        is_finished = tokens[-1] in speaker.sampling.stop_ids
-        completion = speaker.tokenizer.decode(tokens[:-1] if is_finished else tokens, skip_special=True)
-        yield {
-            "prompt": prompts[index // config.n_samples],
-            "completion": completion.removeprefix(" ") if config.chat else completion,
-            "n_tokens": len(tokens),
-            "is_finished": is_finished,
-        }
+    ended: dict[int, list[int]] = {}
+    n_given = 0
+    for index, tokens in texts:
+        ended[index] = tokens
+        while n_given in ended:
+            yield _result(speaker, asked.pop(n_given), ended.pop(n_given), config)
+            n_given += 1
+
+
+def _number_prompts(
+    speaker: "Speaker", prompts: Iterable[str], config: GenerateConfig, asked: dict[int, str]
+) -> Iterator["Prompt"]:
+    """Encode each prompt `n_samples` times; write it into `asked` under its number."""
+    from dsllm.model.generate import Prompt
+
+    index = 0
+    for prompt in prompts:
+        tokens = _encode(speaker, prompt, config)
+        for _ in range(config.n_samples):
+            asked[index] = prompt
+            yield Prompt(tokens, _mixed(config.seed, index))
+            index += 1
+
+
+def _result(speaker: "Speaker", prompt: str, tokens: Sequence[int], config: GenerateConfig) -> dict[str, Any]:
+    is_stopped = tokens[-1] in speaker.sampling.stop_ids
+    written = speaker.tokenizer.decode(list(tokens[:-1] if is_stopped else tokens), skip_special=True)
+    completion = speaker.stops.cut(written)
+    return {
+        "prompt": prompt,
+        "completion": completion.removeprefix(" ") if config.chat else completion,
+        "n_tokens": len(tokens),
+        "is_finished": is_stopped or completion != written,
+    }
 
 
 def _encode(speaker: "Speaker", prompt: str, config: GenerateConfig) -> list[int]:

@@ -1,22 +1,24 @@
 """A model that writes: loaded with its tokenizer, and read token by token as text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 
+from dsllm.model.decoder import Decoder
 from dsllm.model.folder import open_folder
-from dsllm.model.generate import Sampling, stream
+from dsllm.model.generate import stream
 from dsllm.model.hf import load_model, stop_ids
+from dsllm.model.sampling import Sampling
 from dsllm.model.transformer import Transformer
 from dsllm.parallel.mesh import find_device
 from dsllm.stages.generate.config import SamplingConfig
 from dsllm.text.chat import Message, render_chat
+from dsllm.text.stops import StopStrings, decode_pieces
 from dsllm.text.tokenizer_files import LoadedTokenizer
-
-REPLACEMENT = "\ufffd"  # what bytes that are no whole character yet are decoded to
-MAX_HELD = 4  # tokens: a character has at most four bytes, so more of them is no character at all
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -29,6 +31,12 @@ class Speaker:
     tokenizer: LoadedTokenizer
     sampling: Sampling
     seed: int
+    stops: StopStrings
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """The model, prepared once for all that is asked of it."""
+        return Decoder(self.model)
 
     def answer(self, messages: Sequence[Message], *, turn: int = 0) -> Iterator[str]:
         """Yield the assistant's answer to a conversation, piece by piece, without its stop token.
@@ -36,8 +44,8 @@ class Speaker:
         `turn` numbers the draws, so that the same question is not answered alike twice when drawing. Of a
         conversation that leaves no room the oldest messages are forgotten.
         """
-        prompt = self.fit(messages)
-        yield from self._decode(stream(self.model, prompt, self.sampling, seed=self.seed + turn))
+        tokens = stream(self.decoder, self.fit(messages), self.sampling, seed=self.seed + turn)
+        yield from self.stops.cut_pieces(self.read(tokens))
 
     def fit(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation up to where the assistant speaks, in at most what leaves room for an answer.
@@ -57,19 +65,10 @@ class Speaker:
                 return tokens[-room:]
             forgotten += 2 if len(kept) > n_system + 2 else 1
 
-    def _decode(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Turn tokens into text as they come; tokens are held back until a character is whole."""
-        held: list[int] = []
-        for token in tokens:
-            if token in self.sampling.stop_ids:
-                break
-            held.append(token)
-            text = self.tokenizer.decode(held, skip_special=True)
-            if not text.endswith(REPLACEMENT) or len(held) >= MAX_HELD:
-                yield text
-                held.clear()
-        if held:
-            yield self.tokenizer.decode(held, skip_special=True)
+    def read(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Turn tokens into text as they come, up to a stop token."""
+        spoken = takewhile(lambda token: token not in self.sampling.stop_ids, tokens)
+        return decode_pieces(spoken, self.tokenizer)
 
 
 def load_speaker(folder: str, config: SamplingConfig) -> Speaker:
@@ -86,6 +85,12 @@ def load_speaker(folder: str, config: SamplingConfig) -> Speaker:
     if tokenizer.eos_id is not None:
         stops.add(tokenizer.eos_id)
     sampling = Sampling(
-        config.max_new_tokens, config.temperature, config.top_k, config.top_p, frozenset(stops)
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        stop_ids=frozenset(stops),
+        repetition_penalty=config.repetition_penalty,
+        no_repeat_ngram=config.no_repeat_ngram,
     )
-    return Speaker(model, tokenizer, sampling, config.seed)
+    return Speaker(model, tokenizer, sampling, config.seed, StopStrings(tokenizer, config.stop))
