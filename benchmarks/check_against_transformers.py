@@ -25,6 +25,7 @@ from dsllm.model.hf import load_model, save_model
 from dsllm.model.transformer import Transformer, initial_weight
 
 TOLERANCE = 1e-4
+MAX_GREEDY = 200  # new tokens of the texts that are compared
 SEED = 7
 TINY = {
     "vocab_size": 64,
@@ -98,13 +99,18 @@ def compare(folder: str, tokens: torch.Tensor) -> tuple[float, dict]:
     with torch.no_grad():
         expected = theirs(input_ids=tokens, use_cache=False).logits
         difference = (ours(tokens) - expected).abs().max().item()
-    prompt = tokens[0, :6].tolist()
     theirs.generation_config.eos_token_id = None
-    text = theirs.generate(
-        tokens[:1, :6], attention_mask=torch.ones(1, 6), max_new_tokens=16, do_sample=False
-    )
-    greedy = text[0, 6:].tolist()
-    assert generate(ours, [prompt], max_new_tokens=16) == [greedy], "greedy tokens differ"
+    prompts = [tokens[0, :6].tolist(), tokens[1, :12].tolist(), tokens[0, :1].tolist()]
+    n_new = min(MAX_GREEDY, ours.config.seq_len - max(map(len, prompts)))
+    texts = []
+    for prompt in prompts:
+        one = torch.tensor([prompt])
+        text = theirs.generate(
+            one, attention_mask=torch.ones_like(one), max_new_tokens=n_new, do_sample=False
+        )
+        texts.append(text[0, len(prompt) :].tolist())
+    assert generate(ours, prompts, max_new_tokens=n_new) == texts, "greedy tokens differ"
+    prompt, greedy = prompts[0], texts[0][:16]
     case = {
         "tokens": tokens.tolist(),
         "logits": round_off(expected),
