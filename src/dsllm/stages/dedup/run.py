@@ -51,7 +51,7 @@ from dsllm.workers.passes import Pass, read_bad_lines
 __all__ = ["plan", "run"]
 
 STAGE = "dedup"
-HELD_SHARE = 4  # one part in so many of the memory is for what was read and will be read again
+HELD_SHARE = 2  # one part in so many of the memory is for what was read and will be read again
 
 
 def run(
