@@ -44,7 +44,12 @@ SIZES = {  # the shape, and sequences in a batch
 TRAINERS = ("dsllm", "transformers", "litgpt", "nanochat")
 N_WARM_UP_STEPS = 3
 DATA_SEED = 1234
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "GOMP_SPINCOUNT": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 @dataclass
@@ -97,7 +102,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--environments", type=Path, default=Path(__file__).with_name(".peers"))
-    parser.add_argument("--nanochat", type=Path, help="a clone of nanochat; default: ENVIRONMENTS/nanochat/source")
+    parser.add_argument(
+        "--nanochat", type=Path, help="a clone of nanochat; default: ENVIRONMENTS/nanochat/source"
+    )
     parser.add_argument("--json", type=Path, help="file for all numbers, of each step too")
     return parser.parse_args()
 

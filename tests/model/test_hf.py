@@ -1,13 +1,23 @@
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from dsllm.errors import ConfigError, InputError, OutputError, ShardError
 from dsllm.model.config import named_size
-from dsllm.model.hf import config_from_hf, config_to_hf, load_config, load_model, save_model, stop_ids
+from dsllm.model.hf import (
+    config_from_hf,
+    config_to_hf,
+    load_config,
+    load_model,
+    save_model,
+    save_weights,
+    stop_ids,
+)
 from dsllm.model.transformer import Transformer
 
 # The released 7B's config.json, as far as it says something about the model's shape.
@@ -91,6 +101,53 @@ def test_saving_twice_gives_the_same_bytes(model, tmp_path):
         save_model(model, tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_files_are_those_of_the_safetensors_library(tiny_config, tmp_path):
+    weights = {
+        "b": torch.arange(6.0).reshape(2, 3).T,  # not contiguous
+        "\u00e9": torch.ones(3, dtype=torch.bfloat16),
+        "a": torch.full((5,), 0.5, dtype=torch.float16),
+        "c": torch.tensor(2.0),
+        "none": torch.empty(0, 4),
+    }
+    save_weights(weights, tiny_config, tmp_path)
+    expected = save(
+        {name: tensor.contiguous() for name, tensor in weights.items()}, metadata={"format": "pt"}
+    )
+    assert (tmp_path / "model.safetensors").read_bytes() == expected
+
+
+MEMORY_PROBE = """
+import re, sys, torch
+from pathlib import Path
+from dsllm.model.config import ModelConfig
+from dsllm.model.hf import load_model, save_model
+from dsllm.model.transformer import Transformer
+
+def peak_mb(name="VmHWM"):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+
+shape = dict(vocab_size=16384, d_model=512, d_ff=2048, n_layers=4, n_heads=8, n_kv_heads=8, head_dim=64)
+model = Transformer(ModelConfig(**shape, seq_len=64)).bfloat16()  # 64 MiB
+begun = peak_mb()
+save_model(model, sys.argv[1])
+saved = peak_mb()
+del model
+begun_to_load = peak_mb("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+model = load_model(sys.argv[1], dtype=torch.float16)
+print(saved - begun, peak_mb() - begun_to_load)
+"""
+
+
+def test_neither_saving_nor_loading_holds_a_model_twice(tmp_path):
+    probe = [sys.executable, "-c", MEMORY_PROBE, str(tmp_path / "model")]
+    done = subprocess.run(probe, capture_output=True, text=True, check=True)
+    saving_mb, loading_mb = (int(word) for word in done.stdout.split())
+    # 64 MiB of weights, 16 MiB the largest. Loaded, they are there once, besides one of the file.
+    assert saving_mb < 16
+    assert loading_mb < 64 + 2 * 16
 
 
 def test_weights_are_cast_as_asked(model, tmp_path):
