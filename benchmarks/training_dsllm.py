@@ -7,7 +7,6 @@ The steps are those of `dsllm pretrain`: its loop, loss, optimizer and reading o
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile

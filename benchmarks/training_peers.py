@@ -4,13 +4,12 @@ Called by `training_step.py` with the Python of the peer's environment; knows no
 
     PYTHON training_peers.py transformers FOLDER --dtype bf16 [--compile]
 
-FOLDER holds `shape.json`, `model/` (config.json and model.safetensors, Llama's names) and `tokens.npy`, int64,
-shape (n_steps, batch_seqs, seq_len + 1). A step: forward, mean cross-entropy of the next token, backward, clip
-at 1.0, AdamW (fused; betas 0.9 and 0.95, weight decay 0.1 on all). Each answers with a line of JSON: CPU
-seconds of this process, the loss, and the peak of its resident set so far.
+FOLDER holds `shape.json`, `model/` (config.json and model.safetensors, Llama's names) and `tokens.npy`,
+int64, shape (n_steps, batch_seqs, seq_len + 1). A step: forward, mean cross-entropy of the next token,
+backward, clip at 1.0, AdamW (fused; betas 0.9 and 0.95, weight decay 0.1 on all). Each is answered with a
+line of JSON: CPU seconds of this process, the loss, and the peak of its resident set so far.
 
-dtype: fp32; bf16 is autocast with fp32 weights; bf16-weights rounds weights, gradients and moments too, which
-no one trains well with at a small learning rate, but it is what some loops do.
+dtype: fp32; bf16 is autocast with fp32 weights; bf16-weights rounds weights, gradients and moments too.
 """
 
 import argparse
@@ -166,7 +165,7 @@ def nanochat_gpt(shape: dict, folder: Path) -> tuple["torch.nn.Module", Callable
     )
     model = GPT(config)
     model.init_weights()
-    return model, lambda inputs, targets: model(inputs, targets)
+    return model, model
 
 
 PEERS = {"transformers": transformers_llama, "litgpt": litgpt_gpt, "nanochat": nanochat_gpt}

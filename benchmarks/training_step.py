@@ -2,11 +2,11 @@
 
     python benchmarks/training_step.py [--sizes S,M] [--dtypes fp32,bf16] [--trainers dsllm,transformers,...]
 
-`make -C benchmarks trainers` makes the peers' environments; `training_peers.py` says what a step is. All start
-from the same weights and read the same tokens, but for nanochat, which is another function. The processes of
-one size and dtype live side by side, each with one thread, and take turns: one step each, round after round,
-so that whatever else the machine does falls on all of them. Of bf16 there are two: bf16 keeps weights and
-moments in fp32; bf16-weights rounds those too, and stands under bf16 in the table.
+`make -C benchmarks trainers` makes the peers' environments; `training_peers.py` says what a step is. All
+start from the same weights and read the same tokens, but for nanochat, which is another function. The
+processes of one size and dtype live side by side, each with one thread, and take turns: one step each, round
+after round, so that whatever else the machine does falls on all of them. Of bf16 there are two: bf16 keeps
+weights and moments in fp32; bf16-weights rounds those too, and stands under bf16 in the table.
 
 - tokens/CPU s: of the median step after the first ones, which compile and allocate.
 - ratio: a trainer's CPU seconds over dsllm's in the same round, median of rounds, with least and largest.
@@ -140,7 +140,7 @@ def measure(folder: Path, size: str, dtype: str, given: argparse.Namespace) -> l
 
 def kinds(name: str, dtype: str) -> list[str]:
     """Name the ways in which a trainer does bf16."""
-    has_two = dtype == "bf16" and name.split("+")[0] in {"transformers", "litgpt"}
+    has_two = dtype == "bf16" and name.partition("+")[0] in {"transformers", "litgpt"}
     return [dtype, "bf16-weights"] if has_two else [dtype]
 
 

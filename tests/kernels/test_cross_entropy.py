@@ -172,3 +172,19 @@ def test_shapes_that_do_not_fit_are_refused():
         cross_entropy(torch.zeros(3, 4), torch.zeros(9, 4), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(ValueError, match="weight"):
         cross_entropy(torch.zeros(3, 4), torch.zeros(9, 5), torch.zeros(3, dtype=torch.int64))
+
+
+def test_the_gradient_is_given_away_once(device):
+    loss, _ = cross_entropy(*random_inputs(device))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="backward can run once"):
+        loss.backward()
+
+
+def test_the_gradient_is_zero_where_no_target_counts(device):
+    hidden, weight, targets = random_inputs(device)
+    loss, n_targets = cross_entropy(hidden, weight, torch.full_like(targets, -100))
+    loss.backward()
+    assert (loss.item(), n_targets.item()) == (0, 0)
+    assert not hidden.grad.any()
+    assert not weight.grad.any()

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy_logits import IGNORED, overwrite_with_gradient, scale
+from dsllm.kernels.product import fast_fp32_products
 
 CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
 MIN_CHUNK_TOKENS = 512
@@ -120,20 +121,24 @@ class _SummedCrossEntropy(torch.autograd.Function):
         gradients = _Gradients.zeros(hidden, weight, [has_gradient and need for need in ctx.needs_input_grad])
         rows, factor = _round_factors(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        with torch.autocast(hidden.device.type, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False), fast_fp32_products(rows):
             for chunk in _chunks(targets, options.ignore_index, weight.shape):
                 logits = rows[chunk] @ factor.T
                 losses = options.overwrite(logits, targets[chunk], has_gradient=gradients.are_needed)
                 loss += losses.sum()
                 if gradients.are_needed:
                     gradients.add(logits, rows, factor, chunk)
-        ctx.save_for_backward(*gradients.finish(weight.dtype))
+        ctx.gradients = gradients.finish(weight.dtype)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        scaled = (None if saved is None else scale(saved, grads[0]) for saved in ctx.saved_tensors)
+        """Scale in place, and let go, so that autograd takes the tensors over instead of copying them."""
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of this loss have been given away: backward can run once")
+        gradients, ctx.gradients = ctx.gradients, None
+        scaled = (None if found is None else scale(found, grads[0], out=found) for found in gradients)
         return (*scaled, None, None, None)
 
 
@@ -167,19 +172,21 @@ class _TokenCrossEntropy(torch.autograd.Function):
         return (*gradients.finish(weight.dtype), None, None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Gradients:
     """The gradients of both factors as they grow; that of the weight, a sum over chunks, in fp32 or wider."""
 
     hidden: Tensor | None  # (n_tokens, d_model)
     weight: Tensor | None  # (vocab_size, d_model)
+    is_begun: bool = False
 
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, needs: Sequence[bool]) -> "_Gradients":
+        """Make room; the weight's is filled by the first chunk, or by `finish` without any."""
         wide = torch.promote_types(weight.dtype, torch.float32)
         return cls(
             hidden=torch.zeros_like(hidden) if needs[0] else None,
-            weight=torch.zeros_like(weight, dtype=wide) if needs[1] else None,
+            weight=torch.empty_like(weight, dtype=wide) if needs[1] else None,
         )
 
     @property
@@ -190,11 +197,22 @@ class _Gradients:
         """Carry one chunk's gradient on to both factors."""
         if self.hidden is not None:
             self.hidden[chunk] = (grad_logits @ factor).to(self.hidden.dtype)
-        if self.weight is not None:
+        if self.weight is None:
+            return
+        if self.weight.dtype == grad_logits.dtype:
+            self.weight.addmm_(grad_logits.T, rows[chunk], beta=float(self.is_begun))
+        elif self.is_begun:
             self.weight.add_(grad_logits.T @ rows[chunk])
+        else:
+            self.weight.copy_(grad_logits.T @ rows[chunk])
+        self.is_begun = True
 
     def finish(self, weight_dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
-        return self.hidden, None if self.weight is None else self.weight.to(weight_dtype)
+        if self.weight is None:
+            return self.hidden, None
+        if not self.is_begun:
+            self.weight.zero_()
+        return self.hidden, self.weight.to(weight_dtype)
 
 
 def _flatten(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from dsllm.kernels.attention import attention
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy import cross_entropy
+from dsllm.kernels.product import product
 from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
 from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
@@ -206,6 +207,10 @@ class _Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         nn.init.constant_(self.weight, torch.nan)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply rows of `x`, shape (..., n_inputs)."""
+        return product(x, self.weight)
 
 
 class _Embedding(nn.Embedding):
