@@ -3,19 +3,21 @@ import torch
 from torch.nn.functional import linear
 
 import dsllm.kernels.product
-from dsllm.kernels.product import fast_fp32_products, product
+from dsllm.kernels.product import MIN_WEIGHTS, fast_fp32_products, product
+
+LARGE = torch.ones(MIN_WEIGHTS)
 
 
 def random_factors(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 150, 96, generator=generator).to(dtype).requires_grad_()
-    weight = torch.randn(70, 96, generator=generator).to(dtype).requires_grad_()
+    x = torch.randn(2, 150, 192, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(180, 192, generator=generator).to(dtype).requires_grad_()
     return x, weight
 
 
 def test_forward_and_backward_are_exact_to_fp32():
     x, weight = random_factors()
-    upstream = torch.randn(2, 150, 70, generator=torch.Generator().manual_seed(1))
+    upstream = torch.randn(2, 150, 180, generator=torch.Generator().manual_seed(1))
     result = product(x, weight)
     result.backward(upstream)
     wide_x, wide_weight = (factor.detach().double().requires_grad_() for factor in (x, weight))
@@ -42,11 +44,12 @@ def test_autocast_and_other_dtypes_are_left_to_torch():
 
 def test_the_switch_is_only_set_within_and_only_where_exact(monkeypatch):
     monkeypatch.setattr(dsllm.kernels.product, "_is_exact", lambda: True)
-    with pytest.raises(KeyError), fast_fp32_products(torch.ones(1)):
+    with pytest.raises(KeyError), fast_fp32_products(LARGE):
         assert torch.get_float32_matmul_precision() == "medium"
         raise KeyError
-    with fast_fp32_products(torch.ones(1, dtype=torch.bfloat16)):
-        assert torch.get_float32_matmul_precision() == "highest"
+    for other in (LARGE.bfloat16(), LARGE[1:]):
+        with fast_fp32_products(other):
+            assert torch.get_float32_matmul_precision() == "highest"
     monkeypatch.setattr(dsllm.kernels.product, "_is_exact", lambda: False)
-    with fast_fp32_products(torch.ones(1)):
+    with fast_fp32_products(LARGE):
         assert torch.get_float32_matmul_precision() == "highest"

@@ -121,7 +121,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         gradients = _Gradients.zeros(hidden, weight, [has_gradient and need for need in ctx.needs_input_grad])
         rows, factor = _round_factors(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        with torch.autocast(hidden.device.type, enabled=False), fast_fp32_products(rows):
+        with torch.autocast(hidden.device.type, enabled=False), fast_fp32_products(factor):
             for chunk in _chunks(targets, options.ignore_index, weight.shape):
                 logits = rows[chunk] @ factor.T
                 losses = options.overwrite(logits, targets[chunk], has_gradient=gradients.are_needed)

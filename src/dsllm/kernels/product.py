@@ -12,6 +12,7 @@ from torch.nn import functional
 
 # fp32 inside: 1e-6 of the largest number at most. bf16 inside: 1e-3 and more.
 EXACT = 1e-5
+MIN_WEIGHTS = 2**15  # below, calling oneDNN costs what it saves
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -20,15 +21,15 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     Forward and backward of a training step in fp32 on a CPU go through `fast_fp32_products`; all else is
     torch's linear function, which autocast rounds for.
     """
-    if _is_plain_fp32(x) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if _gains(weight) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         result: Tensor = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
         return result
     return functional.linear(x, weight)
 
 
 @contextmanager
-def fast_fp32_products(x: Tensor) -> Iterator[None]:
-    """Let oneDNN compute fp32 products like those of `x` while the block runs, if it does so in fp32.
+def fast_fp32_products(weight: Tensor) -> Iterator[None]:
+    """Let oneDNN compute fp32 products with `weight` while the block runs, if it does so in fp32.
 
     torch's default is MKL, which takes a slow path on processors that are not Intel's: products of a training
     step took 1.08 to 1.29 times as long on an AMD EPYC. The one switch to oneDNN, "medium", also allows bf16
@@ -37,7 +38,7 @@ def fast_fp32_products(x: Tensor) -> Iterator[None]:
     which the switch slows down (1.8 times at 256 tokens).
     """
     before = torch.get_float32_matmul_precision()
-    if not _is_plain_fp32(x) or before != "highest" or not _is_exact():
+    if not _gains(weight) or before != "highest" or not _is_exact():
         yield
         return
     torch.set_float32_matmul_precision("medium")
@@ -52,7 +53,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, weight = arguments
         ctx.save_for_backward(x, weight)
-        with fast_fp32_products(x):
+        with fast_fp32_products(weight):
             return functional.linear(x, weight)
 
     @staticmethod
@@ -60,7 +61,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad
-        with fast_fp32_products(x):
+        with fast_fp32_products(weight):
             rows = grads[0].flatten(0, -2)
             return (
                 (rows @ weight).view(x.shape) if needs_x else None,
@@ -68,9 +69,9 @@ class _Product(torch.autograd.Function):
             )
 
 
-def _is_plain_fp32(x: Tensor) -> bool:
-    is_fp32 = x.device.type == "cpu" and x.dtype == torch.float32
-    return is_fp32 and not torch.is_autocast_enabled("cpu")
+def _gains(weight: Tensor) -> bool:
+    is_fp32 = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return is_fp32 and weight.numel() >= MIN_WEIGHTS and not torch.is_autocast_enabled("cpu")
 
 
 @cache
