@@ -231,32 +231,13 @@ def kernels_report(
     arch: Annotated[
         str, typer.Option(help="Machines, separated by commas: sm_80, sm_90, sm_100, gfx942.")
     ] = "sm_90",
+    kernel: Annotated[str, typer.Option(help="Kernels, separated by commas: the first words of names.")] = "",
+    is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compile every kernel without a GPU and say what it takes: registers, spills, shared memory."""
-    from dsllm.kernels import report
+    """Compile every kernel without a GPU: registers, spills, occupancy, tensor cores, the least time."""
+    from dsllm.cli import kernels
 
-    rows = [row for name in arch.split(",") for row in report.run(name)]
-    columns = (
-        "arch",
-        "kernel",
-        "case",
-        "warps",
-        "registers",
-        "spills",
-        "shared bytes",
-        "tensor cores",
-        "sound",
-    )
-    cells = [
-        (
-            *(row.arch, row.kernel, row.case, row.n_warps, row.n_registers, row.n_spills, row.shared_bytes),
-            f"{row.n_tensor_instructions} {row.tensor_instruction}",
-            _yes(row.is_sound),
-        )
-        for row in rows
-    ]
-    Reporter().table("kernels", columns, cells)
-    if not all(row.is_sound for row in rows):
+    if not kernels.report(arch.split(","), [name for name in kernel.split(",") if name], is_json=is_json):
         raise typer.Exit(1)
 
 

@@ -6,6 +6,25 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Work:
+    """What one launch of a kernel computes and moves to and from memory.
+
+    Attributes:
+        case: the size of the launch, in words.
+        flops: floating-point operations of its products, or of its arithmetic where it has none.
+        n_bytes: of all tensors it reads and writes, each once.
+        tile_flops: operations of one turn of its inner loop in one program; None where there is no loop.
+        tile_bytes: what that turn loads from memory.
+    """
+
+    case: str
+    flops: int
+    n_bytes: int
+    tile_flops: int | None = None
+    tile_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Build:
     """One kernel as one shape of model launches it.
 
@@ -18,6 +37,7 @@ class Build:
         constants: values of the `constexpr` arguments, likewise.
         options: the compiler's: `num_warps`, and `num_stages`, the blocks that loads run ahead.
         uses_tensor_cores: whether its machine code must hold tensor-core instructions.
+        work: of one launch, for the bound by arithmetic and memory.
     """
 
     name: str
@@ -27,3 +47,4 @@ class Build:
     constants: Mapping[str, Any]
     options: Mapping[str, int]
     uses_tensor_cores: bool = False
+    work: Work | None = None

@@ -1,84 +1,120 @@
-"""What each kernel takes on a GPU, read off its machine code: no GPU is needed, no speed is told."""
+"""What each kernel takes on a GPU, read off its machine code, and what bounds its time: no GPU is needed.
+
+Nothing here is measured. The bound is the least time that a GPU's peaks allow; the tensor cores' share is an
+estimate from the instructions of the inner loop (`machine_code`).
+"""
 
 import json
-import re
-import subprocess
+import os
 import sys
-import tempfile
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from dsllm.errors import ConfigError
 from dsllm.kernels.build import Build
 from dsllm.kernels.child import run_module
+from dsllm.kernels.hardware import GPUS, UNITS, occupancy
+from dsllm.kernels.machine_code import read_code
 
-# Shared memory that one program may have, in bytes: NVIDIA's compute capabilities, AMD's local data share.
-SHARED_LIMITS = {
-    "sm_80": 163 << 10,
-    "sm_86": 99 << 10,
-    "sm_89": 99 << 10,
-    "sm_90": 227 << 10,
-    "sm_100": 227 << 10,
-    "sm_120": 99 << 10,
-    "gfx942": 64 << 10,
-    "gfx950": 160 << 10,
-}
-_TENSOR_CORE = re.compile(r"\b(HGMMA|HMMA|UTC\w*MMA|v_mfma)")
+# The tensor-core instructions that a kernel must use: a generation's own, not its predecessor's.
+_OWN_INSTRUCTION = {"sm_80": "HMMA", "sm_86": "HMMA", "sm_89": "HMMA", "sm_90": "HGMMA", "sm_120": "HMMA"}
+MIN_TENSOR_FRAC = {"attention forward": 0.6}  # of the inner loop's cycles, heads of 128 channels, on sm_90
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The least time of one launch on one GPU, by its peak arithmetic and its memory."""
+
+    gpu: str
+    time_us: float
+    flops_per_s: float  # at that time
+    limit: str  # "arithmetic" or "memory"
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one program of a kernel takes, and the tensor-core instructions in its code."""
+    """What one program of a kernel takes, and what its machine code and its work say of its speed.
+
+    Attributes:
+        n_registers: of one thread.
+        n_spills: instructions that move a register to or from memory; on AMD, vector registers.
+        shared_bytes, max_shared_bytes: of one program.
+        n_programs, n_resident_warps: that one multiprocessor holds at a time.
+        occupancy_limit: what stops it from holding more.
+        tensor_instruction: the commonest of the tensor cores; empty where there is none.
+        has_block_copies: whether blocks come by descriptors (TMA).
+        tensor_frac: the tensor cores' share of the inner loop's cycles, if nothing overlaps with them: an
+            estimate, on sm_90 only.
+        overlapped_tensor_frac: the same if all else overlaps: an upper bound.
+        work_case, flops, n_bytes, tile_flops, tile_bytes: as in `build.Work`.
+        misses: the bars that this kernel misses, in words.
+    """
 
     kernel: str
     case: str
     arch: str
     n_warps: int
-    n_registers: int  # of one thread
-    n_spills: int  # instructions that move a register to or from memory; on AMD, registers
+    n_registers: int
+    n_spills: int
     shared_bytes: int
     max_shared_bytes: int
-    tensor_instruction: str  # the commonest; empty where there is none
+    n_programs: int
+    n_resident_warps: int
+    occupancy_limit: str
+    tensor_instruction: str
     n_tensor_instructions: int
-    needs_tensor_cores: bool
+    has_block_copies: bool
+    tensor_frac: float | None
+    overlapped_tensor_frac: float | None
+    work_case: str | None
+    flops: int | None
+    n_bytes: int | None
+    tile_flops: int | None
+    tile_bytes: int | None
+    bounds: list[Bound]
+    misses: list[str]
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing spills, the shared memory suffices, and the tensor cores work where they should."""
-        has_tensor_cores = self.n_tensor_instructions > 0 or not self.needs_tensor_cores
-        return self.n_spills == 0 and self.shared_bytes <= self.max_shared_bytes and has_tensor_cores
+        """Whether no bar is missed."""
+        return not self.misses
 
 
-def run(
-    arch: str = "sm_90",
-    *,
-    d_model: int = 4096,
-    head_dim: int = 128,
-    n_heads: int = 32,
-    n_kv_heads: int = 32,
-) -> list[Resources]:
-    """Compile every kernel as a model of that shape launches it, in a process of its own; a row for each.
+def run(archs: Sequence[str] = ("sm_90",), *, kernels: Sequence[str] = ()) -> list[Resources]:
+    """Compile every kernel as shipped, for each machine in a process of its own; a row for each.
+
+    Args:
+        archs: "sm_90", "gfx942" and others.
+        kernels: how their names and cases begin, as "attention forward, 32 heads"; all if empty.
 
     Raises:
-        ConfigError: a machine that is not known.
+        ConfigError: a machine that is not known, or no kernel of that name.
     """
-    if arch not in SHARED_LIMITS:
-        raise ConfigError(
-            f"no kernel is compiled for {arch!r}", hint=f"try --arch {' or '.join(SHARED_LIMITS)}"
+    for arch in archs:
+        if arch not in UNITS:
+            raise ConfigError(f"no kernel is compiled for {arch!r}", hint=f"try --arch {','.join(UNITS)}")
+    n_processes = min(len(archs), os.cpu_count() or 1)
+    with ThreadPoolExecutor(n_processes) as pool:
+        tables = pool.map(
+            lambda arch: run_module("dsllm.kernels.report", [arch, *kernels], interprets=False), archs
         )
-    shape = [str(number) for number in (d_model, head_dim, n_heads, n_kv_heads)]
-    rows = run_module("dsllm.kernels.report", [arch, *shape], interprets=False)
-    return [Resources(**row) for row in rows]
+        rows = [_resources(row) for table in tables for row in table]
+    if not rows:
+        raise ConfigError(
+            f"no kernel is called {' or '.join(kernels)}", hint="try --kernel attention, or leave it out"
+        )
+    return rows
 
 
-def list_builds(arch: str, d_model: int, head_dim: int, n_heads: int, n_kv_heads: int) -> list[Build]:
-    """List every kernel launch of a model of that shape."""
+def list_builds(arch: str) -> Iterator[Build]:
+    """List every kernel in every shipped configuration: the paper's 7B and 67B, and other heads."""
     from dsllm.kernels import attention_triton, rms_norm_triton
 
-    attention = attention_triton.builds(arch, head_dim=head_dim, n_heads=n_heads, n_kv_heads=n_kv_heads)
-    return [*rms_norm_triton.builds(d_model), *attention]
+    yield from rms_norm_triton.builds(4096)
+    for head_dim, n_heads, n_kv_heads in ((128, 32, 32), (128, 64, 8), (64, 16, 16), (256, 16, 8)):
+        yield from attention_triton.builds(arch, head_dim=head_dim, n_heads=n_heads, n_kv_heads=n_kv_heads)
 
 
 def compile_kernel(build: Build, arch: str) -> Any:
@@ -103,56 +139,107 @@ def compile_kernel(build: Build, arch: str) -> Any:
 
 
 def read_resources(build: Build, compiled: Any, arch: str) -> Resources:
-    """Read what a compiled kernel takes."""
-    read = _read_amd if arch.startswith("gfx") else _read_nvidia
-    code, n_registers, n_spills = read(compiled)
-    instructions = Counter(_TENSOR_CORE.findall(code)).most_common(1) or [("", 0)]
+    """Read what a compiled kernel takes, and judge it."""
+    unit, code = UNITS[arch], read_code(compiled, arch)
+    n_warps, shared_bytes = int(compiled.metadata.num_warps), int(compiled.metadata.shared)
+    fit = occupancy(unit, n_warps=n_warps, n_registers=code.n_registers, shared_bytes=shared_bytes)
+    loop, work = code.inner_loop, build.work
+    misses = find_misses(
+        n_spills=code.n_spills,
+        n_missing_bytes=shared_bytes - unit.program_shared_bytes,
+        instruction=code.tensor_instruction if build.uses_tensor_cores else None,
+        own_instruction=_own_instruction(arch),
+        tensor_frac=None if loop is None else loop.tensor_frac,
+        min_tensor_frac=_min_tensor_frac(build),
+    )
+    if loop is not None and build.uses_tensor_cores and 2 * loop.n_waits > loop.n_products:
+        misses.append("tensor cores wait after each product")
     return Resources(
         kernel=build.name,
         case=build.case,
         arch=arch,
-        n_warps=int(compiled.metadata.num_warps),
-        n_registers=n_registers,
-        n_spills=n_spills,
-        shared_bytes=int(compiled.metadata.shared),
-        max_shared_bytes=SHARED_LIMITS[arch],
-        tensor_instruction=instructions[0][0],
-        n_tensor_instructions=instructions[0][1],
-        needs_tensor_cores=build.uses_tensor_cores,
+        n_warps=n_warps,
+        n_registers=code.n_registers,
+        n_spills=code.n_spills,
+        shared_bytes=shared_bytes,
+        max_shared_bytes=unit.program_shared_bytes,
+        n_programs=fit.n_programs,
+        n_resident_warps=fit.n_warps,
+        occupancy_limit=fit.limit,
+        tensor_instruction=code.tensor_instruction,
+        n_tensor_instructions=code.n_tensor_instructions,
+        has_block_copies=code.has_block_copies,
+        tensor_frac=None if loop is None else loop.tensor_frac,
+        overlapped_tensor_frac=None if loop is None else loop.overlapped_tensor_frac,
+        work_case=None if work is None else work.case,
+        flops=None if work is None else work.flops,
+        n_bytes=None if work is None else work.n_bytes,
+        tile_flops=None if work is None else work.tile_flops,
+        tile_bytes=None if work is None else work.tile_bytes,
+        bounds=list_bounds(build, arch),
+        misses=misses,
     )
 
 
-def _read_nvidia(compiled: Any) -> tuple[str, int, int]:
-    """Disassemble with the tools that Triton brings: the code, its registers, its spills."""
-    import triton
+def find_misses(
+    *,
+    n_spills: int,
+    n_missing_bytes: int,
+    instruction: str | None,
+    own_instruction: str,
+    tensor_frac: float | None,
+    min_tensor_frac: float | None,
+) -> list[str]:
+    """Name the bars missed; `instruction` is None where a kernel has no products."""
+    misses = []
+    if n_spills:
+        misses.append(f"{n_spills} spills")
+    if n_missing_bytes > 0:
+        misses.append(f"{n_missing_bytes:,} bytes of shared memory too many")
+    if instruction is not None and not instruction.startswith(own_instruction):
+        misses.append(f"{instruction or 'no tensor cores'}, not {own_instruction}")
+    if min_tensor_frac is not None and tensor_frac is not None and tensor_frac < min_tensor_frac:
+        misses.append(f"tensor cores busy {tensor_frac:.2f} of the time, under {min_tensor_frac}")
+    return misses
 
-    with tempfile.TemporaryDirectory() as folder:
-        cubin = Path(folder) / "kernel.cubin"
-        cubin.write_bytes(compiled.asm["cubin"])
-        usage = _output([triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)])
-        code = _output([triton.knobs.nvidia.nvdisasm.path, "-c", str(cubin)])
-    found = re.search(r"REG:(\d+)", usage)
-    assert found, f"cuobjdump names no registers: {usage}"
-    return code, int(found[1]), len(re.findall(r"\b(?:STL|LDL)\b", code))
+
+def list_bounds(build: Build, arch: str) -> list[Bound]:
+    """Bound one launch by the peaks of each GPU of that kind: the larger time decides."""
+    bounds: list[Bound] = []
+    if build.work is None:
+        return bounds
+    for gpu in GPUS:
+        if gpu.arch == arch:
+            peak = gpu.flops_per_s if build.uses_tensor_cores else gpu.fp32_flops_per_s
+            times_s = {
+                "arithmetic": build.work.flops / peak,
+                "memory": build.work.n_bytes / gpu.bytes_per_s,
+            }
+            limit = max(times_s, key=lambda name: times_s[name])
+            rate = build.work.flops / times_s[limit]
+            bounds.append(Bound(gpu.name, times_s[limit] * 1e6, rate, limit))
+    return bounds
 
 
-def _read_amd(compiled: Any) -> tuple[str, int, int]:
-    """Read the assembler's notes: the code, its vector registers, and those of all kinds that spill."""
-    code = str(compiled.asm["amdgcn"])
-    n_registers = sum(int(count) for count in re.findall(r"\.vgpr_count:\s+(\d+)", code))
-    n_spills = sum(int(count) for count in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", code))
-    return code, n_registers, n_spills
+def _own_instruction(arch: str) -> str:
+    return "v_mfma" if arch.startswith("gfx") else _OWN_INSTRUCTION.get(arch, "UTC")
 
 
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _min_tensor_frac(build: Build) -> float | None:
+    has_128 = build.constants.get("HEAD_DIM") == 128 and build.uses_tensor_cores
+    return MIN_TENSOR_FRAC.get(build.name) if has_128 else None
+
+
+def _resources(row: dict[str, Any]) -> Resources:
+    return Resources(**{**row, "bounds": [Bound(**bound) for bound in row["bounds"]]})
 
 
 def _main() -> None:
-    arch, *shape = sys.argv[1:]
-    builds = list_builds(arch, *map(int, shape))
-    rows = [asdict(read_resources(build, compile_kernel(build, arch), arch)) for build in builds]
-    json.dump(rows, sys.stdout)
+    arch, *kernels = sys.argv[1:]
+    builds = [build for build in list_builds(arch) if not kernels or build.name.startswith(tuple(kernels))]
+    json.dump(
+        [asdict(read_resources(build, compile_kernel(build, arch), arch)) for build in builds], sys.stdout
+    )
 
 
 if __name__ == "__main__":
