@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dsllm.kernels import attention_launch, check
+from dsllm.kernels import check
 from dsllm.kernels.attention import (
     attention,
     attention_formula,
@@ -92,16 +92,6 @@ def test_shapes_that_do_not_fit_are_refused(k_shape, ids_shape):
     ids = None if ids_shape is None else torch.zeros(ids_shape, dtype=torch.int64)
     with pytest.raises(ValueError):
         attention(q, k, k, document_ids=ids)
-
-
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "sm_120", "gfx942"])
-@pytest.mark.parametrize("head_dim", [64, 128, 256])
-def test_blocks_divide_each_other_where_the_kernels_count_on_it(arch, head_dim):
-    for kernel in ("forward", "backward of queries"):  # keys left of a block of queries are whole blocks
-        launch = attention_launch.launch_for(kernel, arch, head_dim)
-        assert launch.block_q % launch.block_k == 0
-    launch = attention_launch.launch_for("backward of keys", arch, head_dim)
-    assert launch.block_k % launch.block_q == 0
 
 
 def test_short_sequences_stay_in_fp32_under_autocast():

@@ -44,7 +44,7 @@ class Launch:
 _LAUNCHES: dict[tuple[str, int], tuple[Launch, Launch, Launch]] = {  # in the order of KERNELS
     ("sm_90", 64): (Launch(128, 128, 8, 2, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 3, True)),
     ("sm_90", 128): (Launch(128, 128, 8, 2, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 3, True)),
-    ("sm_90", 256): (Launch(128, 64, 8, 2, True), Launch(128, 32, 8, 2, True), Launch(32, 64, 8, 2, True)),
+    ("sm_90", 256): (Launch(64, 64, 4, 2, True), Launch(128, 32, 8, 2, True), Launch(32, 64, 8, 2, True)),
     ("sm_100", 64): (Launch(128, 64, 8, 3, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 2, True)),
     ("sm_100", 128): (Launch(128, 64, 8, 3, True), Launch(128, 64, 8, 2, True), Launch(64, 128, 8, 2, True)),
     ("sm_100", 256): (Launch(128, 32, 8, 2, True), Launch(128, 32, 8, 2, True), Launch(32, 64, 8, 2, True)),
