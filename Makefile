@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help install dev demo test check format lint types size bench golden clean
+.PHONY: help install dev demo test check format lint types size bench bench-gpu golden clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ size: dev ## Check layers and sizes; print the longest files and the total
 
 bench: dev ## Measure: see benchmarks/README.md
 	@$(MAKE) --no-print-directory -C benchmarks BIN=$(abspath $(BIN))
+
+bench-gpu: dev ## Check and time the kernels on this machine's GPU, beside torch, flash-attn and Liger
+	$(BIN)/python benchmarks/gpu_kernels.py --json gpu_kernels.json
 
 golden: dev ## Make the golden files in tests/golden again: see benchmarks/README.md
 	@$(MAKE) --no-print-directory -C benchmarks golden BIN=$(abspath $(BIN))

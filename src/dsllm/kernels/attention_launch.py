@@ -1,7 +1,8 @@
 """How large the blocks of the attention kernels are, on which machine.
 
 Chosen by compiling: of the blocks that leave no register spilled and fit the shared memory, those whose inner
-loop gives the tensor cores the largest share of its cycles (`dsllm kernels report`).
+loop gives the tensor cores the largest share of its cycles (`dsllm kernels report`). `attention_tune`
+measures on a GPU instead, where someone asks for it.
 """
 
 from dataclasses import dataclass
@@ -63,11 +64,25 @@ _FP32: dict[int, tuple[Launch, Launch, Launch]] = {
 }
 
 
+_TUNED: dict[tuple[Kernel, str, int, torch.dtype], Launch] = {}  # measured in this process
+
+
 def launch_for(kernel: Kernel, arch: str, head_dim: int, dtype: torch.dtype = torch.bfloat16) -> Launch:
     """Choose the blocks for one kernel on a machine such as "sm_90" or "gfx942"."""
+    tuned = _TUNED.get((kernel, arch, padded(head_dim), dtype))
+    if tuned is not None:
+        return tuned
     width = next(limit for limit in (64, 128, MAX_HEAD_DIM) if head_dim <= limit)
     launches = _FP32[width] if dtype == torch.float32 else _LAUNCHES[_family(arch), width]
     return launches[KERNELS.index(kernel)]
+
+
+def use_launch(kernel: Kernel, arch: str, head_dim: int, dtype: torch.dtype, launch: Launch | None) -> None:
+    """Use other blocks in this process; None: the shipped ones again."""
+    key = (kernel, arch, padded(head_dim), dtype)
+    _TUNED.pop(key, None)
+    if launch is not None:
+        _TUNED[key] = launch
 
 
 def _family(arch: str) -> str:

@@ -33,21 +33,12 @@ _FUNCTIONS: dict[Kernel, Any] = {
 }
 
 
-def attention_triton(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    document_ids: Tensor | None,
-    launches: dict[Kernel, Launch] | None = None,
-) -> Tensor:
-    """Launch the kernels; the same contract as `attention_torch`, for heads of up to 256 channels.
-
-    `launches` are other block shapes than the table's.
-    """
+def attention_triton(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None) -> Tensor:
+    """Launch the kernels; the same contract as `attention_torch`, for heads of up to 256 channels."""
     starts = ends = None
     if document_ids is not None:
         starts, ends = document_starts(document_ids).int(), document_ends(document_ids).int()
-    out: Tensor = _Attention.apply(q, k, v, starts, ends, launches or {})
+    out: Tensor = _Attention.apply(q, k, v, starts, ends)
     return out
 
 
@@ -55,11 +46,11 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         q, k, v = (x.contiguous() for x in arguments[:3])
-        starts, ends, ctx.launches = arguments[3:]
+        starts, ends = arguments[3:]
         batch, seq_len, n_heads, _ = q.shape
         out = torch.empty_like(q)
         log_sum = torch.empty(batch, n_heads, seq_len, dtype=torch.float32, device=q.device)
-        launch_forward((q, k, v, out, log_sum, starts), _choose("forward", q, ctx.launches))
+        launch_forward((q, k, v, out, log_sum, starts), _choose("forward", q))
         ctx.save_for_backward(q, k, v, out, log_sum, starts, ends)
         return out
 
@@ -69,11 +60,11 @@ class _Attention(torch.autograd.Function):
         q, k, v, out, log_sum, starts, ends = ctx.saved_tensors
         dout = grads[0].contiguous()
         dq, dk, dv, delta = (torch.empty_like(x) for x in (q, k, v, log_sum))
-        launch = _choose("backward of queries", q, ctx.launches)
+        launch = _choose("backward of queries", q)
         launch_backward_query((q, k, v, out, log_sum, dout, dq, delta, starts), launch)
-        launch = _choose("backward of keys", q, ctx.launches)
+        launch = _choose("backward of keys", q)
         launch_backward_key((q, k, v, log_sum, dout, delta, dk, dv, starts, ends), launch)
-        return dq, dk, dv, None, None, None
+        return dq, dk, dv, None, None
 
 
 def launch_forward(tensors: Sequence[Any], launch: Launch) -> None:
@@ -111,8 +102,8 @@ def launch_backward_key(tensors: Sequence[Any], launch: Launch) -> None:
         )  # fmt: skip
 
 
-def _choose(kernel: Kernel, q: Tensor, launches: dict[Kernel, Launch]) -> Launch:
-    return launches.get(kernel) or launch_for(kernel, arch_of(q), q.shape[3], q.dtype)
+def _choose(kernel: Kernel, q: Tensor) -> Launch:
+    return launch_for(kernel, arch_of(q), q.shape[3], q.dtype)
 
 
 def _count(x: Tensor, block: int) -> int:
