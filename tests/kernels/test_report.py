@@ -28,6 +28,11 @@ def test_kernels_for_hopper_do_not_spill_and_use_its_tensor_cores():
         assert row.is_sound, row
 
 
+def test_every_kernel_is_listed():
+    names = {build.name.split()[0] for build in report.list_builds("sm_90")}
+    assert names == {"rms_norm", "swiglu", "cross_entropy", "adamw", "attention", "rope", "decode"}
+
+
 def find_misses(**changes):
     good = {
         "n_spills": 0,

@@ -114,4 +114,5 @@ def builds(*, head_dim: int, n_heads: int, n_kv_heads: int, page_tokens: int) ->
     types |= dict.fromkeys(("table_ptr", "lengths_ptr"), "*i32") | {"table_width": "i32"}
     case = f"{n_heads} heads on {n_kv_heads}, {head_dim} channels, pages of {page_tokens}"
     fixed = _constants(n_heads, n_kv_heads, head_dim, page_tokens) | {"UPCAST": False}
-    return [Build("decode attention", case, _decode_kernel, types, fixed, OPTIONS, True)]
+    # No bar for tensor cores: memory is its bound, and a token's few queries do not fill Hopper's 64 rows.
+    return [Build("decode attention", case, _decode_kernel, types, fixed, OPTIONS)]

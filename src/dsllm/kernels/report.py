@@ -108,13 +108,31 @@ def run(archs: Sequence[str] = ("sm_90",), *, kernels: Sequence[str] = ()) -> li
     return rows
 
 
+PAGE_TOKENS = 32  # of a cache, as in `model/cache.py`
+
+
 def list_builds(arch: str) -> Iterator[Build]:
     """List every kernel in every shipped configuration: the paper's 7B and 67B, and other heads."""
-    from dsllm.kernels import attention_triton, rms_norm_triton
+    from dsllm.kernels import (
+        adamw_triton,
+        attention_triton,
+        cross_entropy_logits_triton,
+        decode_attention_triton,
+        rms_norm_triton,
+        rope_triton,
+        swiglu_triton,
+    )
 
-    yield from rms_norm_triton.builds(4096)
+    yield from rms_norm_triton.builds(4096, arch)
+    yield from swiglu_triton.builds(11008, arch)
+    yield from cross_entropy_logits_triton.builds(102400, arch)
+    yield from adamw_triton.builds(arch)
     for head_dim, n_heads, n_kv_heads in ((128, 32, 32), (128, 64, 8), (64, 16, 16), (256, 16, 8)):
         yield from attention_triton.builds(arch, head_dim=head_dim, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        yield from rope_triton.builds(head_dim, n_heads, n_kv_heads, arch)
+        yield from decode_attention_triton.builds(
+            head_dim=head_dim, n_heads=n_heads, n_kv_heads=n_kv_heads, page_tokens=PAGE_TOKENS
+        )
 
 
 def compile_kernel(build: Build, arch: str) -> Any:

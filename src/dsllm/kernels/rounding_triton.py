@@ -1,4 +1,3 @@
-# ruff: noqa: ANN201 - Triton finds the types
 # mypy: allow-incomplete-defs
 """Rounding at the store: what every kernel's last step is."""
 
