@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.scan import CJK, LETTER, MARK, PUNCTUATION, character_classes, simple_folding
-from dsllm.text.vector import BLOCK_BYTES, compiled, copy_block, count_ones, count_trailing_zeros
+from dsllm.text.vector import BLOCK_BYTES, compiled, copy_block, count_trailing_zeros, write_places
 
 Bytes = NDArray[np.uint8]
 
@@ -63,7 +63,7 @@ def scan_piece(text, end, state, folded, edges, fold, punctuation, classes, fold
             place += n_bytes
             written += n_bytes
             continue
-        code, n_bytes = _decode(text, place)
+        code, n_bytes = decode(text, place)
         kind = classes[code]
         if fold:
             code = np.int64(folding[code])
@@ -111,12 +111,7 @@ def _edges_of_mask(is_word, n_bytes, written, edges, n_edges):
     inside = ~np.uint64(0) >> np.uint64(BLOCK_BYTES - n_bytes)
     is_word &= inside
     changes = (is_word ^ ((is_word << one) | np.uint64(n_edges & 1))) & inside
-    n_changes = count_ones(changes)
-    for first in range(0, n_changes, 8):  # eight at a time, the surplus overwritten: no branch to mispredict
-        for index in range(8):
-            edges[n_edges + first + index] = written + count_trailing_zeros(changes)
-            changes &= changes - one
-    return n_edges + n_changes
+    return write_places(changes, written, edges, n_edges)
 
 
 @compiled
@@ -135,7 +130,7 @@ def _ascii_edges(text, place, n_bytes, written, edges, n_edges, classes):
 
 
 @compiled
-def _decode(text, place):
+def decode(text, place):
     """Read a code point of two to four bytes; returns it and their number."""
     first = np.int64(text[place])
     second = np.int64(text[place + 1] & 0x3F)
