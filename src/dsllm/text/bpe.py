@@ -17,7 +17,7 @@ from dsllm.text.texts import Texts
 
 Ids = NDArray[np.uint32]
 
-MEMORY_SLOTS = 1 << 20  # of 24 bytes; half of them are used
+MEMORY_SLOTS = 1 << 21  # of 24 bytes; three quarters of them are used
 _SPILL_IDS = 1 << 22
 
 

@@ -183,7 +183,7 @@ def _has_bit(bits, place):
 
 @compiled
 def _remember(memory, spill, used, slot, low, high, n_bytes, ids):
-    if used[_N_USED] * 2 >= len(memory) or used[_N_SPILLED] + len(ids) > len(spill):
+    if 4 * used[_N_USED] >= 3 * len(memory) or used[_N_SPILLED] + len(ids) > len(spill):
         return
     payload = np.uint64(ids[0])
     if len(ids) > 1:
