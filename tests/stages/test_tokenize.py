@@ -501,7 +501,9 @@ def test_task_survives_the_way_to_a_worker(tokenizer_folder):
 
     from dsllm.io.documents import Batch
 
-    task = pickle.loads(pickle.dumps(EncodeTask(TokenizeEncodeConfig(tokenizer=str(tokenizer_folder)))))
+    task = pickle.loads(
+        pickle.dumps(EncodeTask(TokenizeEncodeConfig(tokenizer=str(tokenizer_folder)), releases_lock=True))
+    )
     encoded = task(Batch(0, "a.jsonl", 1, b'{"text": ""}\n\n{"text": "ab"}\n', 10))
     assert encoded.lengths.tolist() == [1, 1 + len(load_once(tokenizer_folder).encode("ab"))]
     assert encoded.line_numbers.tolist() == [1, 3]

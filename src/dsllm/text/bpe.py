@@ -1,24 +1,47 @@
-"""Byte-level BPE: the tables of a tokenizer's merges, and encoding by them; the loops are in `bpe_compiled.py`.
+"""Byte-level BPE: tables of a tokenizer's merges, and encoding by them; `bpe_compiled.py` has the loops.
 
 A piece of text begins as its bytes. Of the pairs of neighbours that have a merge, the one whose merge was
 learned first is merged, the leftmost of several, and so on until none has one (Sennrich, Haddow and Birch
 2016, arXiv:1508.07909). That is what Hugging Face `tokenizers` computes; the ids are equal.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.bpe_compiled import N_JOINT_WORDS, N_PAIR_WORDS, NO_RANK, encode_texts, note_crossings, put_pairs
+from dsllm.text.bpe_compiled import (
+    ID_BITS,
+    N_JOINT_WORDS,
+    N_PAIR_WORDS,
+    NO_RANK,
+    RANK_BITS,
+    encode_texts,
+    note_crossings,
+    put_pairs,
+)
+from dsllm.text.pretokens import huggingface_pre_tokenizer
 from dsllm.text.pretokens_compiled import piece_classes
 from dsllm.text.texts import Texts
+from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON
 
 Ids = NDArray[np.uint32]
 
 MEMORY_SLOTS = 1 << 21  # of 24 bytes; three quarters of them are used
 _SPILL_IDS = 1 << 22
+# What Hugging Face's BPE may be asked to do besides.
+_EXTRAS = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "byte_fallback",
+    "ignore_merges",
+)
 
 
 @dataclass(frozen=True)
@@ -43,22 +66,20 @@ class Merges:
     @classmethod
     def build(cls, vocabulary: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> "Merges":
         """Take the words of a vocabulary, all single bytes among them, and the pairs to merge, in order."""
-        byte_ids = [vocabulary[bytes([byte])] for byte in range(256)]
+        byte_ids = np.array([vocabulary[bytes([byte])] for byte in range(256)], np.uint32)
         joints = np.zeros(N_JOINT_WORDS, np.uint64)
-        for left, right in merges:
+        byte_ranks = np.full(1 << 16, NO_RANK, np.uint32)
+        rows = np.empty((len(merges), 3), np.uint32)
+        for rank, (left, right) in enumerate(merges):
             note_crossings(np.frombuffer(left + right, np.uint8), joints)
-        ids = [(vocabulary[left], vocabulary[right], vocabulary[left + right]) for left, right in merges]
-        rows = np.array(ids, np.uint32).reshape(-1, 3)
+            rows[rank] = vocabulary[left], vocabulary[right], vocabulary[left + right]
+            if len(left) == len(right) == 1:
+                byte_ranks[left[0] << 8 | right[0]] = rank
         table = np.zeros(1 << max(4, (2 * len(rows) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
-        put_pairs(rows[:, 0].copy(), rows[:, 1].copy(), table, is_pair)
-        byte_ranks = np.full(1 << 16, NO_RANK, np.uint32)
-        byte_of_id = {identity: byte for byte, identity in enumerate(byte_ids)}
-        for rank in range(len(rows) - 1, -1, -1):
-            left, right = (byte_of_id.get(int(identity)) for identity in rows[rank, :2])
-            if left is not None and right is not None:
-                byte_ranks[left << 8 | right] = rank
-        return cls(np.array(byte_ids, np.uint32), rows[:, 2].copy(), table, is_pair, byte_ranks, joints)
+        lefts, rights, merged_ids = np.ascontiguousarray(rows.T)
+        put_pairs(lefts, rights, table, is_pair)
+        return cls(byte_ids, merged_ids, table, is_pair, byte_ranks, joints)
 
 
 @dataclass(frozen=True)
@@ -75,13 +96,54 @@ class Encoder:
         object.__setattr__(self, "_spill", np.zeros(_SPILL_IDS, np.uint32))
         object.__setattr__(self, "_used", np.zeros(2, np.int64))
 
-    def encode(self, texts: Texts) -> tuple[Ids, NDArray[np.int64]]:
-        """Give the ids of all texts, one after another, and where those of each text end."""
-        n_bytes = int(texts.ends[-1]) if len(texts.ends) else 0
-        ids, ends = np.empty(n_bytes, np.uint32), np.zeros(len(texts.ends), np.int64)
+    def encode(self, texts: Texts, end_id: int | None = None) -> tuple[Ids, NDArray[np.int64]]:
+        """Give the ids of all texts, `end_id` behind each, one after another, and where those of each end."""
+        if not len(texts.ends):
+            return np.zeros(0, np.uint32), np.zeros(0, np.int64)
+        n_bytes = int(texts.ends[-1])
+        ids = np.empty(n_bytes + len(texts.ends) + 8, np.uint32)
+        ends = np.zeros(len(texts.ends), np.int64)
         merges = self.merges
         encode_texts(
             texts.data, texts.ends, piece_classes(), merges.byte_ids, merges.merged_ids, merges.pairs,
-            merges.is_pair, merges.byte_ranks, merges.joints, self._memory, self._spill, self._used, ids, ends,
+            merges.is_pair, merges.byte_ranks, merges.joints, self._memory, self._spill, self._used,
+            -1 if end_id is None else end_id, ids, ends,
         )  # fmt: skip
-        return ids[: int(ends[-1]) if len(ends) else 0], ends
+        return ids[: int(ends[-1])], ends
+
+
+def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
+    """Read the merges out of a `tokenizer.json`, or say why its work cannot be done here."""
+    model, added = values["model"], values.get("added_tokens", [])
+    pre_tokenizer = json.loads(huggingface_pre_tokenizer().__getstate__())
+    if model.get("type") != "BPE":
+        return f"its model is {model.get('type')}, not BPE"
+    if asked := [name for name in _EXTRAS if model.get(name)]:
+        return f"its {asked[0]} is {model[asked[0]]!r}"
+    if values.get("normalizer") is not None:
+        return f"it changes texts first, by {values['normalizer']['type']}"
+    if values.get("pre_tokenizer") != pre_tokenizer:
+        return "it cuts texts in another way than DeepSeek LLM's tokenizer"
+    if plain := [token["content"] for token in added if not token["special"]]:
+        return f"it looks for {plain[0]!r} in the text, which is no special token"
+    words = {
+        _bytes_of(word): identity
+        for word, identity in model["vocab"].items()
+        if all(character in BYTE_OF_CHARACTER for character in word)
+    }
+    if missing := [byte for byte in range(256) if bytes([byte]) not in words]:
+        return f"it has no word for byte {missing[0]:02X}"
+    if max(words.values()) >= 1 << ID_BITS or len(model["merges"]) >= 1 << RANK_BITS:
+        return f"it has {len(words):,} words and {len(model['merges']):,} merges"
+    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    merges = [(_bytes_of(left), _bytes_of(right)) for left, right in pairs]
+    return Merges.build(words, merges)
+
+
+def _bytes_of(word: str) -> bytes:
+    return bytes(BYTE_OF_CHARACTER[character] for character in word)
+
+
+def read_merges(folder: str | Path) -> Merges | str:
+    """Read the merges of a tokenizer's folder, or say why not: see `merges_of_file`."""
+    return merges_of_file(json.loads((Path(folder) / TOKENIZER_JSON).read_bytes()))

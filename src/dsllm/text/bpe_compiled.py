@@ -1,9 +1,12 @@
 """The loops of `bpe.py`, compiled."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
 from dsllm.text.vector import compiled, load_word
+
+Ids = NDArray[np.uint32]
 
 NO_RANK = np.uint32(0xFFFFFFFF)
 MAX_REMEMBERED = 16  # bytes: two words of the table
@@ -22,7 +25,7 @@ N_JOINT_WORDS = (1 << 16) + (1 << JOINT_BITS) >> 6
 
 
 @compiled
-def put_pairs(lefts, rights, table, is_there):
+def put_pairs(lefts: Ids, rights: Ids, table: NDArray[np.uint64], is_there: NDArray[np.uint64]) -> None:
     """Fill a table of pairs: left, right and the place of their merge in one word each, 0 for a free slot.
 
     Of equal pairs the last counts, as in a map. `is_there` gets a bit for each pair, by a hash: most pairs
@@ -40,7 +43,7 @@ def put_pairs(lefts, rights, table, is_there):
 
 
 @compiled
-def note_crossings(token, joints):
+def note_crossings(token: NDArray[np.uint8], joints: NDArray[np.uint64]) -> None:
     """Set the bits of all places between two characters inside a token: text may be merged across them.
 
     A token that begins or ends in the middle of a character stands for all characters of that end.
@@ -65,10 +68,23 @@ def note_crossings(token, joints):
 
 @compiled
 def encode_texts(
-    data, text_ends, classes, byte_ids, merged_ids, pairs, is_pair, byte_ranks, joints, memory, spill, used,
-    ids, id_ends,
-):  # fmt: skip
-    """Write the ids of all texts, and where those of each text end.
+    data: NDArray[np.uint8],
+    text_ends: NDArray[np.int64],
+    classes: NDArray[np.uint8],
+    byte_ids: Ids,
+    merged_ids: Ids,
+    pairs: NDArray[np.uint64],
+    is_pair: NDArray[np.uint64],
+    byte_ranks: Ids,
+    joints: NDArray[np.uint64],
+    memory: NDArray[np.uint64],
+    spill: Ids,
+    used: NDArray[np.int64],
+    end_id: int,
+    ids: Ids,
+    id_ends: NDArray[np.int64],
+) -> None:
+    """Write the ids of all texts, `end_id` behind each unless it is -1, and where those of each text end.
 
     `memory` (n_slots, 3) remembers parts: their bytes in two words; then, from the highest bits, the number
     of ids (0 for a free slot), the number of bytes, and the id or the place of the ids in `spill`.
@@ -76,7 +92,6 @@ def encode_texts(
     ends, part_ends = np.empty(_N_PIECES, np.int64), np.empty(_N_PARTS, np.int64)
     state = np.zeros(2, np.int64)
     ids_of_part, ranks_of_part = np.empty(_MAX_SHORT, np.uint32), np.empty(_MAX_SHORT, np.uint32)
-    mask = np.uint64(len(memory) - 1)
     n_ids = start = 0
     for text in range(len(text_ends)):
         state[0], state[1] = start, 0
@@ -84,42 +99,58 @@ def encode_texts(
             n_pieces = scan_pieces(data, text_ends[text], state, classes, ends)
             n_cut = 0
             while n_cut < n_pieces:
-                first = ends[n_cut - 1] if n_cut else start
-                n_parts, n_cut = _cut_pieces(data, first, ends, n_cut, n_pieces, joints, part_ends)
-                for part in range(n_parts):
-                    end = part_ends[part]
-                    n_bytes = end - start
-                    low = load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]
-                    high = load_word(data, start + 8) & _HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
-                    mixed = (low ^ (high + np.uint64(n_bytes)) * _PAIR_FACTOR) * _FACTOR
-                    slot = (mixed ^ mixed >> np.uint64(32)) & mask
-                    value = memory[slot, 2]
-                    while value != 0 and (
-                        memory[slot, 0] != low
-                        or memory[slot, 1] != high
-                        or value >> np.uint64(48) & np.uint64(0xFF) != np.uint64(n_bytes)
-                    ):
-                        slot = (slot + np.uint64(1)) & mask
-                        value = memory[slot, 2]
-                    count = np.int64(value >> np.uint64(56))
-                    if count == 1:
-                        ids[n_ids] = np.uint32(value)
-                        n_ids += 1
-                    elif count:
-                        place = np.int64(np.uint32(value))
-                        for index in range(count):
-                            ids[n_ids + index] = spill[place + index]
-                        n_ids += count
-                    else:
-                        n_new = _merge(
-                            data, start, n_bytes, byte_ids, merged_ids, pairs, is_pair, byte_ranks,
-                            ids_of_part, ranks_of_part, ids[n_ids:],
-                        )  # fmt: skip
-                        if n_bytes <= MAX_REMEMBERED:
-                            _remember(memory, spill, used, slot, low, high, n_bytes, ids[n_ids : n_ids + n_new])
-                        n_ids += n_new
-                    start = end
+                n_parts, n_cut = _cut_pieces(data, start, ends, n_cut, n_pieces, joints, part_ends)
+                n_ids += _encode_parts(
+                    data, start, part_ends[:n_parts], byte_ids, merged_ids, pairs, is_pair, byte_ranks,
+                    memory, spill, used, ids_of_part, ranks_of_part, ids[n_ids:],
+                )  # fmt: skip
+                start = part_ends[n_parts - 1]
+        if end_id >= 0:
+            ids[n_ids] = end_id
+            n_ids += 1
         id_ends[text] = n_ids
+
+
+@compiled
+def _encode_parts(
+    data, start, part_ends, byte_ids, merged_ids, pairs, is_pair, byte_ranks, memory, spill, used,
+    ids_of_part, ranks_of_part, ids,
+):  # fmt: skip
+    """Write the ids of parts, out of the memory or merged; returns their number."""
+    mask = np.uint64(len(memory) - 1)
+    n_ids = 0
+    for part in range(len(part_ends)):
+        n_bytes = part_ends[part] - start
+        low = load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]
+        high = load_word(data, start + 8) & _HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
+        mixed = (low ^ (high + np.uint64(n_bytes)) * _PAIR_FACTOR) * _FACTOR
+        slot = (mixed ^ mixed >> np.uint64(32)) & mask
+        value = memory[slot, 2]
+        while value != 0 and (
+            memory[slot, 0] != low
+            or memory[slot, 1] != high
+            or value >> np.uint64(48) & np.uint64(0xFF) != np.uint64(n_bytes)
+        ):
+            slot = (slot + np.uint64(1)) & mask
+            value = memory[slot, 2]
+        count = np.int64(value >> np.uint64(56))
+        if count == 1:
+            ids[n_ids] = np.uint32(value)
+        elif count:
+            place = np.int64(np.uint32(value))
+            for index in range(count):
+                ids[n_ids + index] = spill[place + index]
+        else:
+            count = np.int64(
+                _merge(
+                data, start, n_bytes, byte_ids, merged_ids, pairs, is_pair, byte_ranks, ids_of_part,
+                ranks_of_part, ids[n_ids:],
+            ))  # fmt: skip
+            if n_bytes <= MAX_REMEMBERED:
+                _remember(memory, spill, used, slot, low, high, n_bytes, ids[n_ids : n_ids + count])
+        n_ids += int(count)
+        start = part_ends[part]
+    return n_ids
 
 
 @compiled
@@ -288,11 +319,11 @@ def _merge_by_heap(data, start, n_bytes, byte_ids, merged_ids, table, is_there, 
             rank = _rank(parts[before], parts[place], table, is_there)
             if rank != NO_RANK:
                 n_heap = _push(heap, n_heap, np.uint64(rank) << np.uint64(32) | np.uint64(before))
-    place = n_ids = 0
-    while place != _NOBODY:
-        ids[n_ids] = parts[place]
+    part = n_ids = 0
+    while part != _NOBODY:
+        ids[n_ids] = parts[part]
         n_ids += 1
-        place = following[place]
+        part = following[part]
     return n_ids
 
 

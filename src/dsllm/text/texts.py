@@ -21,3 +21,7 @@ class Texts:
         """Put texts into one array."""
         data = np.frombuffer(b"".join((*texts, bytes(ROOM_BYTES))), np.uint8)
         return cls(data, np.cumsum([len(text) for text in texts], dtype=np.int64))
+
+    def text(self, place: int) -> str:
+        """Give one of them."""
+        return self.data[self.ends[place - 1] if place else 0 : self.ends[place]].tobytes().decode()

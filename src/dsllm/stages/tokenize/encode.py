@@ -5,6 +5,7 @@ reaches `shard_tokens`. Each shard is recorded with the place in the input where
 an interrupted run goes on from there: what lies before is read or passed over, not encoded again.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsllm.config import RunOptions
 from dsllm.errors import InputError
@@ -22,10 +24,14 @@ from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.io.tokens import TOKEN_DTYPE
 from dsllm.progress import Bar, Reporter
 from dsllm.stages.tokenize.config import TokenizeEncodeConfig
-from dsllm.stages.tokenize.shards import Encoded, ShardedTokens
+from dsllm.stages.tokenize.shards import Encoded, Int64s, ShardedTokens
 from dsllm.stages.tokenize.statistics import estimate_text_bytes, source_name
 from dsllm.stages.tokenize.vocabulary import check_tokenizer_folder, model_vocab_size
+from dsllm.text.bpe import Encoder, Ids, Merges, read_merges
+from dsllm.text.json_lines import read_texts
+from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import TOKENIZER_FILES, LoadedTokenizer, load_tokenizer
+from dsllm.text.vector import announce_compiling
 from dsllm.workers.pool import map_ordered
 
 CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared
@@ -103,16 +109,69 @@ def plan(
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """Encodes a batch; the tokenizer is loaded once per worker."""
+    """Encodes a batch; each worker has a tokenizer of its own.
+
+    `releases_lock` says that the compiled encoder can do what this tokenizer does.
+    """
 
     config: TokenizeEncodeConfig
+    releases_lock: bool
 
     @cached_property
+    def _worker(self) -> threading.local:
+        return threading.local()
+
+    @property
     def _tokenizer(self) -> LoadedTokenizer:
-        return load_tokenizer(self.config.tokenizer)
+        if not hasattr(self._worker, "tokenizer"):
+            self._worker.tokenizer = load_tokenizer(self.config.tokenizer)
+        tokenizer: LoadedTokenizer = self._worker.tokenizer
+        return tokenizer
+
+    @property
+    def _encoder(self) -> Encoder:
+        if not hasattr(self._worker, "encoder"):
+            self._worker.encoder = Encoder(self._merges)
+        encoder: Encoder = self._worker.encoder
+        return encoder
+
+    @cached_property
+    def _merges(self) -> Merges:
+        merges = read_merges(self.config.tokenizer)
+        assert isinstance(merges, Merges)
+        return merges
 
     def __call__(self, batch: Batch) -> Encoded:
         """Encode the documents of a batch, EOS after each."""
+        lines = read_texts(batch.lines, self.config.text_field, "source") if self.releases_lock else None
+        if lines is None or (self.config.parse_special and self._has_special(lines.texts)):
+            return self._encode_by_library(batch)
+        tokens, ends = self._encoder.encode(lines.texts, self._tokenizer.eos_id)
+        return Encoded(
+            source_index=batch.source_index,
+            n_read=batch.n_read,
+            tokens=tokens,
+            lengths=np.diff(ends, prepend=0),
+            line_numbers=batch.first_line + lines.places,
+            text_bytes=np.diff(lines.texts.ends, prepend=0),
+            is_lossy=self._check(batch.first_line + lines.places, lines.texts, tokens, ends),
+            names=[source_name(name, batch.source) for name in lines.parsed_ids()],
+            bad=[],
+        )
+
+    def _has_special(self, texts: Texts) -> bool:
+        data = texts.data[: texts.ends[-1] if len(texts.ends) else 0].tobytes()
+        return any(token.encode() in data for token in self._tokenizer.special_tokens)
+
+    def _check(self, line_numbers: Int64s, texts: Texts, tokens: Ids, ends: Int64s) -> npt.NDArray[np.bool_]:
+        """Decode one document in some again: says which came back changed."""
+        is_lossy = np.zeros(len(ends), np.bool_)
+        for place in np.flatnonzero(line_numbers % CHECK_EVERY_LINES == 1).tolist():
+            token_ids = tokens[ends[place - 1] if place else 0 : ends[place] - 1].tolist()
+            is_lossy[place] = self._tokenizer.decode(token_ids) != texts.text(place)
+        return is_lossy
+
+    def _encode_by_library(self, batch: Batch) -> Encoded:
         tokenizer, config = self._tokenizer, self.config
         documents, bad = parse_batch(batch, text_field=config.text_field, on_error=config.on_error)
         texts = [document.text for document in documents]
@@ -133,7 +192,7 @@ class EncodeTask:
             line_numbers=np.array([document.line_number for document in documents], np.int64),
             text_bytes=np.array([len(text.encode()) for text in texts], np.int64),
             is_lossy=np.array(is_lossy, np.bool_),
-            names=[source_name(document, batch.source) for document in documents],
+            names=[source_name(document.fields.get("source"), batch.source) for document in documents],
             bad=bad,
         )
 
@@ -174,10 +233,13 @@ def _encode_all(
     bar: Bar,
 ) -> None:
     batches = _remaining_batches(sources, shards.end_source, shards.end_line, bar)
-    results = map_ordered(
-        EncodeTask(config), batches, options=options, describe=Batch.describe, reporter=reporter
-    )
+    merges = read_merges(config.tokenizer)
+    if isinstance(merges, str):
+        reporter.say(f"dsllm: {config.tokenizer}: {merges}; encoding by the library `tokenizers`")
+    task = EncodeTask(config, releases_lock=isinstance(merges, Merges))
+    results = map_ordered(task, batches, options=options, describe=Batch.describe, reporter=reporter)
     with ExitStack() as stack:
+        stack.enter_context(announce_compiling(reporter.say))
         stack.callback(getattr(results, "close", lambda: None))  # the workers stop when this process fails
         for encoded in results:
             shards.append(encoded)

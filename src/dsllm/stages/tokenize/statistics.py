@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from dsllm.io.documents import Document
 from dsllm.io.sources import Source
 from dsllm.progress import Reporter
 
@@ -57,9 +56,8 @@ class SourceCounts:
         reporter.table(title, headings, [[name, *map(row.get, columns)] for name, row in rows.items()])
 
 
-def source_name(document: Document, path: str) -> str:
-    """Name a document's source: its field `source`, else the file it came in."""
-    name = document.fields.get("source")
+def source_name(name: Any, path: str) -> str:
+    """Name a document's source: the value of its field `source`, else the file it came in."""
     return name if isinstance(name, str) and name else Path(path).name
 
 

@@ -121,7 +121,7 @@ class _Reader:
         n_bytes = len(document.text.encode())
         self.n_documents += 1
         self.n_bytes += n_bytes
-        name = source_name(document, path)
+        name = source_name(document.fields.get("source"), path)
         n_sampled = self._sampled_bytes.get(name, 0)
         if n_sampled < SAMPLE_BYTES and (name in self.sample or len(self.sample) < SAMPLE_SOURCES):
             self.sample.setdefault(name, []).append(document.text[:SAMPLE_BYTES])

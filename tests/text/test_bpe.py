@@ -1,0 +1,128 @@
+"""The compiled encoder against Hugging Face `tokenizers`: equal ids."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from dsllm.io.sources import find_sources, read_batches
+from dsllm.stages.tokenize.bpe import learn_words, tokenizer_files
+from dsllm.stages.tokenize.config import TokenizeTrainConfig
+from dsllm.text import bpe
+from dsllm.text.json_lines import read_texts
+from dsllm.text.texts import Texts
+
+SENTENCES = [
+    "The quick brown fox jumps over the lazy dog, 1234 times; don't ask why!\n",
+    "def encode(self, texts):\n    return [self.ids[text] for text in texts]\n",
+    "我们今天去公园玩，明天再去图书馆看书。她说：“好的，没问题。”\n",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю.\n",
+    "こんにちは世界。ありがとうございます。\n",
+]
+
+
+@pytest.fixture(scope="module")
+def files():
+    """A tokenizer of 1,500 words, learned from five sentences and their words in other orders."""
+    draw = random.Random(4)
+    texts = SENTENCES * 20
+    for _ in range(400):
+        words = draw.choice(SENTENCES)
+        texts.append(
+            "".join(draw.sample(words, len(words))) if draw.random() < 0.3 else words[draw.randrange(9) :]
+        )
+    words = learn_words(iter([texts]), TokenizeTrainConfig(vocab_size=1500, min_frequency=2))
+    return tokenizer_files(words)
+
+
+@pytest.fixture(scope="module")
+def library(files):
+    tokenizer = Tokenizer.from_str(files["tokenizer.json"].decode())
+    tokenizer.post_processor = None
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def merges(files):
+    found = bpe.merges_of_file(json.loads(files["tokenizer.json"]))
+    assert isinstance(found, bpe.Merges)
+    return found
+
+
+def encode(encoder, texts, end_id=None):
+    ids, ends = encoder.encode(Texts.join([text.encode() for text in texts]), end_id)
+    starts = [0, *ends.tolist()][:-1]
+    return [ids[start:end].tolist() for start, end in zip(starts, ends.tolist(), strict=True)]
+
+
+pieces = st.one_of(
+    st.sampled_from(SENTENCES),
+    st.text(st.sampled_from("".join(SENTENCES)), max_size=60),
+    st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=20),
+    st.sampled_from(["a", "去", "-", " ", "\x00", "ё"]).map(lambda unit: unit * 150),
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.lists(pieces, max_size=4).map("".join), max_size=4))
+def test_ids_are_those_of_the_library(library, merges, texts):
+    encoder = bpe.Encoder(merges)
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
+    assert encode(encoder, texts) == expected
+    assert encode(encoder, texts) == expected  # out of its memory
+
+
+def test_each_text_gets_its_end(library, merges):
+    texts = ["", "我们", "the dog"]
+    found = encode(bpe.Encoder(merges), texts, end_id=7)
+    assert found == [[*library.encode(text, add_special_tokens=False).ids, 7] for text in texts]
+
+
+def test_a_full_memory_changes_nothing(library, merges, monkeypatch):
+    monkeypatch.setattr(bpe, "MEMORY_SLOTS", 16)
+    texts = [sentence * 3 for sentence in SENTENCES]
+    encoder = bpe.Encoder(merges)
+    for _ in range(2):
+        assert encode(encoder, texts) == [
+            library.encode(text, add_special_tokens=False).ids for text in texts
+        ]
+
+
+@pytest.mark.parametrize("unit", ["a", "去", "ab", "-"])
+def test_long_runs(library, merges, unit):
+    text = unit * 20_000
+    assert encode(bpe.Encoder(merges), [text])[0] == library.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda values: values.update(normalizer={"type": "NFC"}), "changes texts first, by NFC"),
+        (lambda values: values.update(pre_tokenizer={"type": "Whitespace"}), "cuts texts in another way"),
+        (lambda values: values["model"].update(dropout=0.1), "dropout is 0.1"),
+        (lambda values: values["model"].update(type="WordPiece"), "WordPiece, not BPE"),
+        (lambda values: values["model"]["vocab"].pop("!"), "no word for byte 21"),
+        (lambda values: values["added_tokens"][0].update(special=False), "which is no special token"),
+    ],
+)
+def test_what_it_cannot_do_is_said(files, change, reason):
+    values = json.loads(files["tokenizer.json"])
+    change(values)
+    assert reason in bpe.merges_of_file(values)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("DSLLM_TEST_DATA" not in os.environ, reason="needs the corpora")
+def test_real_documents(library, merges):
+    encoder = bpe.Encoder(merges)
+    for source in find_sources([str(Path(os.environ["DSLLM_TEST_DATA"]) / "pretrain")]):
+        texts = read_texts(next(iter(read_batches(source))).lines, "text").texts
+        documents = [texts.text(place) for place in range(min(60, len(texts.ends)))]
+        expected = library.encode_batch_fast(documents, add_special_tokens=False)
+        assert encode(encoder, documents) == [encoding.ids for encoding in expected]
