@@ -1,7 +1,9 @@
+import json
 import math
 
 import pytest
 
+from dsllm.cli import kernels as kernels_command
 from dsllm.errors import ConfigError
 from dsllm.kernels import report
 from dsllm.kernels.build import Build, Work
@@ -55,6 +57,29 @@ def test_a_kernel_that_misses_a_bar_is_not_sound():
     assert find_misses(tensor_frac=0.59)
 
 
+def test_command_fails_when_a_bar_is_missed(monkeypatch, capsys):
+    numbers = dict.fromkeys(("n_warps", "n_registers", "n_spills", "shared_bytes", "max_shared_bytes"), 8)
+    numbers |= {"n_programs": 1, "n_resident_warps": 8, "n_tensor_instructions": 0, "n_bytes": 1}
+    names = {
+        "occupancy_limit": "registers",
+        "tensor_instruction": "",
+        "has_block_copies": False,
+        "work_case": "",
+    }
+    unknown = dict.fromkeys(("tensor_frac", "overlapped_tensor_frac", "flops", "tile_flops", "tile_bytes"))
+    row = {"kernel": "a", "case": "", "arch": "sm_90", **numbers, **names, **unknown}
+    bounds = [report.Bound("H100 SXM", 1.5, 2e12, "memory")]
+    for misses in ([], ["8 spills"]):
+        found = [report.Resources(**row, bounds=bounds, misses=misses)]
+        monkeypatch.setattr(kernels_command, "run", lambda archs, kernels, rows=found: rows)
+        assert kernels_command.report(["sm_90"], [], is_json=True) == (not misses)
+        (printed,) = json.loads(capsys.readouterr().out)
+        assert printed["misses"] == misses
+        assert printed["bounds"][0]["time_us"] == 1.5
+        assert kernels_command.report(["sm_90"], [], is_json=False) == (not misses)
+        assert ("8 spills" in capsys.readouterr().err) == bool(misses)
+
+
 def test_unknown_machine_and_unknown_kernel_are_named():
     with pytest.raises(ConfigError, match="'sm_3'") as caught:
         report.run(["sm_3"])
@@ -81,6 +106,11 @@ def test_occupancy_by_hand(arch, n_warps, n_registers, shared_kib, expected):
     found = occupancy(UNITS[arch], n_warps=n_warps, n_registers=n_registers, shared_bytes=shared_kib * KIB)
     assert (found.n_programs, found.limit) == expected
     assert found.n_warps == found.n_programs * n_warps
+
+
+def test_tensor_memory_bounds_blackwell():
+    found = occupancy(UNITS["sm_100"], n_warps=4, n_registers=32, shared_bytes=0, tensor_columns=256)
+    assert (found.n_programs, found.limit) == (2, "tensor memory")  # of 512 columns
 
 
 def test_bound_by_hand():

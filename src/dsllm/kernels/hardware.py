@@ -21,6 +21,7 @@ class Unit:
         shared_bytes: of all programs together.
         program_shared_bytes: that one program may have.
         reserved_bytes: that the system takes of the shared memory for each program.
+        tensor_columns: of the tensor cores' own memory; 0 where they have none.
         n_schedulers: quarters; the warps of a program spread over them, each with its part of the registers.
     """
 
@@ -32,12 +33,22 @@ class Unit:
     shared_bytes: int
     program_shared_bytes: int
     reserved_bytes: int
+    tensor_columns: int = 0
     n_schedulers: int = 4
 
 
-def _nvidia(max_warps: int, max_programs: int, shared_kib: int) -> Unit:
-    kib = 1 << 10
-    return Unit(32, max_warps, max_programs, 64 << 10, 256, shared_kib * kib, (shared_kib - 1) * kib, kib)
+def _nvidia(max_warps: int, max_programs: int, shared_kib: int, tensor_columns: int = 0) -> Unit:
+    return Unit(
+        lanes=32,
+        max_warps=max_warps,
+        max_programs=max_programs,
+        registers=64 << 10,
+        register_step=256,
+        shared_bytes=shared_kib << 10,
+        program_shared_bytes=shared_kib - 1 << 10,
+        reserved_bytes=1 << 10,
+        tensor_columns=tensor_columns,
+    )
 
 
 UNITS = {
@@ -45,7 +56,7 @@ UNITS = {
     "sm_86": _nvidia(48, 16, 100),
     "sm_89": _nvidia(48, 24, 100),
     "sm_90": _nvidia(64, 32, 228),
-    "sm_100": _nvidia(64, 32, 228),
+    "sm_100": _nvidia(64, 32, 228, tensor_columns=512),
     "sm_120": _nvidia(48, 24, 100),
     "gfx942": Unit(64, 32, 16, 128 << 10, 512, 64 << 10, 64 << 10, 0),  # 512 vector registers a lane
     "gfx950": Unit(64, 32, 16, 128 << 10, 512, 160 << 10, 160 << 10, 0),
@@ -107,7 +118,9 @@ class Occupancy:
     limit: str
 
 
-def occupancy(unit: Unit, *, n_warps: int, n_registers: int, shared_bytes: int) -> Occupancy:
+def occupancy(
+    unit: Unit, *, n_warps: int, n_registers: int, shared_bytes: int, tensor_columns: int = 0
+) -> Occupancy:
     """Count the programs that fit by registers, shared memory, warps and programs; the least decides."""
     of_a_warp = -(-n_registers * unit.lanes // unit.register_step) * unit.register_step
     warps_by_registers = unit.registers // unit.n_schedulers // max(of_a_warp, 1) * unit.n_schedulers
@@ -117,5 +130,7 @@ def occupancy(unit: Unit, *, n_warps: int, n_registers: int, shared_bytes: int) 
         "warps": unit.max_warps // n_warps,
         "programs": unit.max_programs,
     }
+    if tensor_columns:
+        limits["tensor memory"] = unit.tensor_columns // tensor_columns
     limit = min(limits, key=lambda name: limits[name])
     return Occupancy(limits[limit], limits[limit] * n_warps, limit)

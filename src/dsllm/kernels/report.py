@@ -160,7 +160,13 @@ def read_resources(build: Build, compiled: Any, arch: str) -> Resources:
     """Read what a compiled kernel takes, and judge it."""
     unit, code = UNITS[arch], read_code(compiled, arch)
     n_warps, shared_bytes = int(compiled.metadata.num_warps), int(compiled.metadata.shared)
-    fit = occupancy(unit, n_warps=n_warps, n_registers=code.n_registers, shared_bytes=shared_bytes)
+    fit = occupancy(
+        unit,
+        n_warps=n_warps,
+        n_registers=code.n_registers,
+        shared_bytes=shared_bytes,
+        tensor_columns=getattr(compiled.metadata, "tmem_size", None) or 0,
+    )
     loop, work = code.inner_loop, build.work
     misses = find_misses(
         n_spills=code.n_spills,
@@ -170,6 +176,8 @@ def read_resources(build: Build, compiled: Any, arch: str) -> Resources:
         tensor_frac=None if loop is None else loop.tensor_frac,
         min_tensor_frac=_min_tensor_frac(build),
     )
+    if fit.n_programs == 0:
+        misses.append(f"not one program fits, by {fit.limit}")
     # Over 128 channels the sums of dk and dv alone take all registers: there nothing can run ahead.
     has_room = build.constants.get("HEAD_DIM", 0) <= 128
     if loop is not None and has_room and 2 * loop.n_waits > loop.n_products:
