@@ -255,16 +255,14 @@ class DocumentSettings(Settings):
 
 
 def parse_bytes(text: str, *, flag: str) -> int:
-    """Read an amount of memory: 500MB, 1.5 GB, 2GiB; powers of 1000, and of 1024 with an i.
+    """Read an amount of bytes: 500MB, 1.5 GB, 2GiB; powers of 1000, and of 1024 with an i.
 
     Raises:
         ConfigError: it is none.
     """
     found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kMGT]?)(i?)B\s*", text, re.IGNORECASE)
     if not found:
-        raise ConfigError(
-            f"{text!r} is no amount of memory", hint=f"write it like {flag} 500MB or {flag} 2GB"
-        )
+        raise ConfigError(f"{text!r} is no amount of bytes", hint=f"write it like {flag} 500MB or {flag} 2GB")
     base = 1024 if found[3] else 1000
     return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
 

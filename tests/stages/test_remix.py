@@ -123,7 +123,7 @@ def test_copies_differ_by_at_most_one_and_have_ids_of_their_own(tmp_path, two):
 def test_first_copies_travel_byte_for_byte(tmp_path):
     line = b'{"text": "some text" ,  "id":7, "n": 123456789012345678901234567890}\n'
     (tmp_path / "a.jsonl").write_bytes(line)
-    remix([f"a={tmp_path / 'a.jsonl'}"], tmp_path / "out", budget=27)
+    remix([f"a={tmp_path / 'a.jsonl'}"], tmp_path / "out", budget="27B")
     first, *others = sorted(read_folder(tmp_path / "out"), key=lambda found: found != line)
     assert first == line
     assert set(others) == {
@@ -166,7 +166,7 @@ def test_max_epochs_holds_in_the_output(tmp_path, two):
 
 
 def test_a_budget_is_met(tmp_path, two):
-    counts = remix(two, tmp_path / "out", budget=100_000)
+    counts = remix(two, tmp_path / "out", budget="100kB")
     assert counts["n_text_bytes_written"] == pytest.approx(100_000, rel=0.005)
     assert counts["sources"]["en"]["reached"] == pytest.approx(counts["sources"]["en"]["before"], abs=0.005)
 
@@ -266,11 +266,11 @@ class FakeStandardStream:
 
 def test_a_pipe_gives_the_same_lines_as_a_file(tmp_path, monkeypatch):
     source = write_source(tmp_path / "a.jsonl", 200, source="a")
-    remix([source], tmp_path / "out", budget=100_000)
+    remix([source], tmp_path / "out", budget="100kB")
     stdout = FakeStandardStream()
     monkeypatch.setattr("sys.stdin", FakeStandardStream(source.read_bytes()))
     monkeypatch.setattr("sys.stdout", stdout)
-    remix(["-"], "-", budget=100_000)
+    remix(["-"], "-", budget="100kB")
     assert stdout.buffer.getvalue() == b"".join(read_folder(tmp_path / "out"))
 
 
@@ -302,7 +302,7 @@ def test_shares_that_do_not_fit_the_sources_are_refused(tmp_path, two, settings,
 @pytest.mark.parametrize("weights", [("en",), ("en=-1",), ("en=nan",), ("=1",), ("en=1", "en=2"), ("en=0",)])
 def test_weights_that_are_no_shares_are_refused(weights):
     with pytest.raises(ConfigError):
-        parse_weights(weights)
+        parse_weights(weights, "weights")
 
 
 def test_weights_and_temperature_exclude_each_other():
@@ -341,7 +341,7 @@ def test_nothing_to_mix_is_an_error(tmp_path):
         remix([tmp_path / "in.jsonl"], tmp_path / "out")
     (tmp_path / "in.jsonl").write_bytes(b'{"text":"%s"}\n' % (b"x" * 100))
     with pytest.raises(InputError, match="budget"):
-        remix([tmp_path / "in.jsonl"], tmp_path / "out", overwrite=True, budget=1)
+        remix([tmp_path / "in.jsonl"], tmp_path / "out", overwrite=True, budget="1B")
 
 
 def test_plan_adds_up_sizes(two):

@@ -41,7 +41,7 @@ def node_outcome(node: Node) -> Outcome:
         return Outcome(on_disk=format_bytes(n_bytes), note=span.replace("e+", "e"))
     is_data = run.manifest.content.get("kind") in ("documents", "tokens") and not run.is_side
     documents, text = (run.number(*names) if is_data else None for names in (_DOCUMENTS, _TEXT))
-    tokens = run.number("n_tokens")
+    tokens = run.number("n_tokens_written", "n_tokens")
     return Outcome(
         documents="" if documents is None else format_number(documents),
         text="" if text is None else format_bytes(text),

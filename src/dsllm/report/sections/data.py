@@ -163,7 +163,7 @@ def _kept_by(kind: str, found: dict[str, dict[str, Any]]) -> Block:
 
 
 def remix(run: Run) -> list[Block]:
-    """Each source's share before and after, and how often it was repeated."""
+    """Each source's share before, wanted and reached, and how often it was repeated."""
     facts = []
     for name, label in (
         ("n_written", "documents written"),
@@ -181,7 +181,7 @@ def remix(run: Run) -> list[Block]:
     sources = found[:MAX_ROWS]
     groups = [
         (label, [_percent_bar(numbers, key) for _, numbers in sources])
-        for label, key in (("before", "before"), ("after", "reached"))
+        for label, key in (("before", "before"), ("wanted", "wanted"), ("reached", "reached"))
     ]
     picture = bar_chart(
         f"Shares of the sources in {run.name}", [name for name, _ in sources], groups, Axis("% of the text")
@@ -197,7 +197,7 @@ def remix(run: Run) -> list[Block]:
     ]
     columns = ["source", "documents", "before", "wanted", "reached", "epochs"]
     shares = table(columns, rows, caption=_largest_of(found))
-    return [*blocks, Beside(picture, "Share of the text by source, before and after", shares)]
+    return [*blocks, Beside(picture, "Share of the text by source: before, wanted and reached", shares)]
 
 
 def _by_size(sources: Any, key: str) -> list[tuple[str, dict[str, Any]]]:

@@ -1,20 +1,22 @@
 """Settings of `dsllm remix`."""
 
 import math
+import re
 from dataclasses import dataclass
 
-from dsllm.config import DocumentSettings, setting
+from dsllm.config import DocumentSettings, parse_bytes, setting
 from dsllm.errors import ConfigError
 
 REST = "rest"
+_TOKENS = re.compile(r"([0-9]+(?:\.[0-9]*)?)([KMBT]?)[ -]?tokens", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemixConfig(DocumentSettings):
     """What share of the output each source has, and how it is shuffled.
 
-    A share is one of the text's bytes (UTF-8, before compression). Without weights and temperature every
-    source keeps its own share.
+    A share is one of the text's bytes (UTF-8, before compression); with a tokenizer it is one of the tokens,
+    counting the one behind each document. Where nothing is asked for every source keeps its own share.
     """
 
     names: tuple[str, ...] = setting(
@@ -32,27 +34,79 @@ class RemixConfig(DocumentSettings):
         "Shares in proportion to bytes ** (1 / temperature): 1 changes nothing, more evens out.",
         above=0,
     )
+    even: bool = setting(
+        False, "The same share for every source, as far as max_epochs lets it: UniMax (arXiv:2304.09151)."
+    )
+    from_losses: tuple[str, ...] = setting(
+        (),
+        "Files with the losses of small runs on other mixtures, a run a line: shares are proposed by a law "
+        "that is fitted to them.",
+    )
+    target: tuple[str, ...] = setting(
+        (), "Weight of each loss of from_losses, NAME=WEIGHT; without it all count the same."
+    )
     max_epochs: float | None = setting(
         None, "How often a source may be repeated; what it then lacks goes to the others.", above=0
     )
-    budget: int | None = setting(
-        None, "Text of the output; without it, as much as the inputs have.", unit="bytes", min=1
+    tokenizer: str | None = setting(
+        None, "Folder of the tokenizer that documents are measured by; without one, by bytes."
+    )
+    budget: str | None = setting(
+        None, "Text of the output, 100MB or 2B-tokens; without it, as much as the inputs have."
     )
     shard_bytes: int = setting(64 << 20, "About how much goes into a shard.", unit="bytes", min=1)
     seed: int = setting(0, "Seed of the shuffle and of the choice of documents.", min=0, max=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights and self.temperature is not None:
+        asked = {
+            "weights": ", ".join(self.weights),
+            "temperature": self.temperature,
+            "even": self.even,
+            "from_losses": ", ".join(self.from_losses),
+        }
+        given = [(name, value) for name, value in asked.items() if value not in (None, False, "")]
+        if len(given) > 1:
+            (one, value), (other, other_value) = given[:2]
             raise ConfigError(
-                f"weights are {', '.join(self.weights)}, temperature is {self.temperature}",
-                hint="give --weights or --temperature, not both",
+                f"{one} is {value}, {other} is {other_value}: both say what shares to reach",
+                hint=f"give --{one.replace('_', '-')} or --{other.replace('_', '-')}, not both",
             )
-        parse_weights(self.weights)
+        if self.target and not self.from_losses:
+            raise ConfigError(
+                f"target is {', '.join(self.target)}, but there are no losses", hint="give --from-losses FILE"
+            )
+        parse_weights(self.weights, "weights")
+        parse_weights(self.target, "target")
+        self._check_budget()
+
+    @property
+    def budget_size(self) -> int | None:
+        """The budget in bytes, with a tokenizer in tokens."""
+        if self.budget is None:
+            return None
+        if found := _TOKENS.fullmatch(self.budget.strip()):
+            return int(float(found[1]) * 1000 ** " KMBT".index(found[2].upper() or " "))
+        return int(self.budget) if self.budget.isdigit() else parse_bytes(self.budget, flag="--budget")
+
+    def _check_budget(self) -> None:
+        if self.budget is None or self.budget_size is None:
+            return
+        if self.budget_size < 1:
+            raise ConfigError(f"budget is {self.budget}: nothing", hint="try --budget 100MB")
+        is_tokens = _TOKENS.fullmatch(self.budget.strip()) is not None
+        if is_tokens != (self.tokenizer is not None):
+            unit = "tokens" if is_tokens else "bytes"
+            raise ConfigError(
+                f"budget is {self.budget}, {unit}, but tokenizer is {self.tokenizer}",
+                hint="name the tokenizer to count by: --tokenizer FOLDER"
+                if is_tokens
+                else "with a tokenizer, give the budget in tokens: --budget 2B-tokens",
+            )
 
 
-def parse_weights(weights: tuple[str, ...]) -> dict[str, float]:
-    """Read `NAME=SHARE` pairs; empty when no weights are given.
+def parse_weights(weights: tuple[str, ...], setting_name: str) -> dict[str, float]:
+    """Read `NAME=SHARE` pairs; empty when none are given.
 
     Raises:
         ConfigError: not of that form, a share below zero, a name twice, or nothing above zero.
@@ -65,10 +119,12 @@ def parse_weights(weights: tuple[str, ...]) -> dict[str, float]:
         except ValueError:
             share = math.nan
         if not name or not 0 <= share < math.inf:
-            raise ConfigError(f"weights: {pair!r} is no share", hint="try --weights en=0.6,zh=0.4")
+            raise ConfigError(
+                f"{setting_name}: {pair!r} is no share", hint=f"try --{setting_name} en=0.6,zh=0.4"
+            )
         if name in shares:
-            raise ConfigError(f"weights: {name} is given twice", hint="give each source one share")
+            raise ConfigError(f"{setting_name}: {name} is given twice", hint="give each one share")
         shares[name] = share
     if shares and not any(shares.values()):
-        raise ConfigError("weights: all are zero", hint="give at least one source a share above zero")
+        raise ConfigError(f"{setting_name}: all are zero", hint="give at least one a share above zero")
     return shares

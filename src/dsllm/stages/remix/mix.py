@@ -15,26 +15,28 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 PICK, SHUFFLE = 1, 2  # what keys are drawn for: draws for one purpose say nothing about the other
 
 
-def wanted_shares(config: RemixConfig, names: Sequence[str], n_bytes: Sequence[int]) -> list[float]:
-    """Say what share of the output's bytes each source shall have; they add up to one.
+def wanted_shares(config: RemixConfig, names: Sequence[str], sizes: Sequence[int]) -> list[float]:
+    """Say what share of the output each source shall have, given its size; the shares add up to one.
 
     Raises:
         ConfigError: a weight for an unknown source, or a source without a weight.
         InputError: a source shall have a share but has no text.
     """
-    weights = parse_weights(config.weights)
+    weights = parse_weights(config.weights, "weights")
     if weights:
-        shares = _weighted(weights, names, n_bytes)
+        shares = _weighted(weights, names, sizes)
     elif config.temperature is not None:
-        largest = max(n_bytes)
-        shares = [(n / largest) ** (1.0 / config.temperature) if n else 0.0 for n in n_bytes]
+        largest = max(sizes)
+        shares = [(size / largest) ** (1.0 / config.temperature) if size else 0.0 for size in sizes]
+    elif config.even:
+        shares = [float(size > 0) for size in sizes]
     else:
-        shares = [float(n) for n in n_bytes]
+        shares = [float(size) for size in sizes]
     total = sum(shares)
     return [share / total for share in shares]
 
 
-def _weighted(weights: dict[str, float], names: Sequence[str], n_bytes: Sequence[int]) -> list[float]:
+def _weighted(weights: dict[str, float], names: Sequence[str], sizes: Sequence[int]) -> list[float]:
     known = ", ".join(names)
     for name in weights:
         if name not in names and name != REST:
@@ -45,9 +47,9 @@ def _weighted(weights: dict[str, float], names: Sequence[str], n_bytes: Sequence
             f"weights: no share for {', '.join(others[:5])}",
             hint=f"give {others[0]}=SHARE (0 drops it), or rest=SHARE for all others together",
         )
-    n_rest = sum(n for name, n in zip(names, n_bytes, strict=True) if name in others)
+    n_rest = sum(n for name, n in zip(names, sizes, strict=True) if name in others)
     shares = []
-    for name, n in zip(names, n_bytes, strict=True):
+    for name, n in zip(names, sizes, strict=True):
         share = weights[name] if name in weights else weights[REST] * n / max(1, n_rest)
         if share and not n:
             raise InputError(
@@ -61,16 +63,14 @@ def _weighted(weights: dict[str, float], names: Sequence[str], n_bytes: Sequence
     return shares
 
 
-def allot(
-    n_bytes: Sequence[int], shares: Sequence[float], budget: int, max_epochs: float | None
-) -> list[int]:
-    """Divide `budget` bytes by `shares`; returns the bytes to take from each source.
+def allot(sizes: Sequence[int], shares: Sequence[float], budget: int, max_epochs: float | None) -> list[int]:
+    """Divide `budget` by `shares`; returns how much to take from each source, in the unit of `sizes`.
 
     No source is repeated more than `max_epochs` times: what it lacks is divided among the others by their
     shares, and the output is smaller than the budget when all are at the limit.
     """
-    caps = [budget if max_epochs is None else int(n * max_epochs) for n in n_bytes]
-    wanted = [0] * len(n_bytes)
+    caps = [budget if max_epochs is None else int(size * max_epochs) for size in sizes]
+    wanted = [0] * len(sizes)
     is_open = [share > 0 for share in shares]
     while any(is_open):
         left = budget - sum(size for size, is_free in zip(wanted, is_open, strict=True) if not is_free)
@@ -89,27 +89,27 @@ def allot(
 
 
 def times_taken(
-    n_bytes: NDArray[np.int64], numbers: NDArray[np.int64], wanted: int, seed: int
+    sizes: NDArray[np.int64], numbers: NDArray[np.int64], wanted: int, seed: int
 ) -> NDArray[np.int64]:
-    """Say how often each document of one source is taken so that `wanted` bytes come together.
+    """Say how often each document of one source is taken so that their sizes add up to `wanted`.
 
     Every document is taken floor(epochs) times; a random part of them once more, as many as come nearest to
     what is left.
 
     Args:
-        n_bytes: the documents' sizes.
+        sizes: of the documents.
         numbers: the documents' numbers in the whole input, which the draw goes by.
-        wanted: bytes to take.
+        wanted: how much to take.
         seed: of the draw.
     """
-    total = int(n_bytes.sum())
+    total = int(sizes.sum())
     if total == 0:
-        return np.zeros(len(n_bytes), np.int64)
+        return np.zeros(len(sizes), np.int64)
     epochs, left = divmod(wanted, total)
-    times = np.full(len(n_bytes), epochs, np.int64)
+    times = np.full(len(sizes), epochs, np.int64)
     if left:
         order = np.argsort(draw_keys(seed, PICK, numbers), kind="stable")
-        sums = np.concatenate(([0], np.cumsum(n_bytes[order])))
+        sums = np.concatenate(([0], np.cumsum(sizes[order])))
         end = int(np.searchsorted(sums, left))  # sums[end - 1] < left <= sums[end]
         if left - sums[end - 1] < sums[end] - left:
             end -= 1

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from dsllm.errors import InputError
 from dsllm.progress import Reporter, format_amount
-from dsllm.stages.remix.config import RemixConfig
+from dsllm.stages.remix.config import RemixConfig, parse_weights
 from dsllm.stages.remix.measure import name_hash
 from dsllm.stages.remix.mix import allot, times_taken, wanted_shares
+from dsllm.stages.remix.mixing_law import Proposal, propose, read_runs
 
 MAX_ROWS = 40
 
@@ -33,12 +34,13 @@ class Mixture:
         sources = sorted(self.counts["sources"].items(), key=lambda item: -item[1]["n_text_bytes"])
         if len(sources) <= MAX_ROWS:
             sources = list(self.counts["sources"].items())
-        columns = ("source", "documents", "bytes", "before %", "wanted %", "reached %", "epochs", "dropped")
+        unit = "tokens" if "n_tokens" in self.counts else "bytes"
+        columns = ("source", "documents", unit, "before %", "wanted %", "reached %", "epochs", "dropped")
         rows = [
             [
                 name,
                 source["n_documents"],
-                format_amount(source["n_text_bytes"], "bytes"),
+                format_amount(source["n_tokens" if unit == "tokens" else "n_text_bytes"], unit),
                 *(round(100 * source[share], 2) for share in ("before", "wanted", "reached")),
                 source["epochs"],
                 source["n_dropped"],
@@ -47,6 +49,12 @@ class Mixture:
         ]
         more = f", the largest {MAX_ROWS} of {len(sources):,} sources" if len(sources) > MAX_ROWS else ""
         reporter.table(f"remix{more}", columns, rows)
+        if losses := self.counts.get("losses"):
+            reporter.table(
+                "remix: what the law says of the losses at these shares",
+                ("loss", "lowest of the runs", "predicted", "mean error about a run left out"),
+                [[name, loss["lowest"], loss["predicted"], loss["error"]] for name, loss in losses.items()],
+            )
         counts = self.counts
         reporter.say(
             f"dsllm: {counts['n_documents']:,} documents in, {counts['n_dropped']:,} dropped, "
@@ -67,31 +75,44 @@ def mix(config: RemixConfig, rows: NDArray[Any], names: Sequence[str]) -> Mixtur
         ConfigError, InputError: shares that do not fit the sources.
     """
     index = _source_index(rows["name"], names)
-    n_bytes = np.zeros(len(names), np.int64)
-    np.add.at(n_bytes, index, rows["n_bytes"])
-    if not n_bytes.any():
+    sizes = np.zeros(len(names), np.int64)
+    np.add.at(sizes, index, rows["size"])
+    if not rows["n_bytes"].any():
         raise InputError("no document has any text", hint="look at the inputs with: dsllm inspect")
-    shares = wanted_shares(config, names, n_bytes.tolist())
+    total = int(sizes.sum())
+    budget = config.budget_size or total
+    proposal = _propose(config, names, sizes.tolist(), budget) if config.from_losses else None
+    shares = proposal.shares if proposal else wanted_shares(config, names, sizes.tolist())
     times = np.ones(len(rows), np.int64)
     if not _keeps_everything(config):
-        total = int(n_bytes.sum())
-        wanted = allot(n_bytes.tolist(), shares, config.budget or total, config.max_epochs)
+        wanted = allot(sizes.tolist(), shares, budget, config.max_epochs)
         by_source = np.argsort(index, kind="stable")
         members = np.split(by_source, np.searchsorted(index[by_source], np.arange(1, len(names))))
         for numbers, size in zip(members, wanted, strict=True):
-            times[numbers] = times_taken(rows["n_bytes"][numbers], numbers, size, config.seed)
+            times[numbers] = times_taken(rows["size"][numbers], numbers, size, config.seed)
     if not times.any():
-        raise InputError(
-            f"a budget of {config.budget} bytes holds no document", hint="give a larger --budget"
-        )
+        raise InputError(f"a budget of {config.budget} holds no document", hint="give a larger --budget")
     n_line_bytes = int(((rows["n_line_bytes"] + 1) * times).sum())
-    return Mixture(
-        times, n_line_bytes, _count(rows["n_bytes"], times, index, dict(zip(names, shares, strict=True)))
+    counts = _count(
+        rows, times, index, dict(zip(names, shares, strict=True)), has_tokens=config.tokenizer is not None
+    )
+    if proposal:
+        counts["losses"] = proposal.losses
+    return Mixture(times, n_line_bytes, counts)
+
+
+def _propose(config: RemixConfig, names: Sequence[str], sizes: Sequence[int], budget: int) -> Proposal:
+    epochs = config.max_epochs or np.inf
+    return propose(
+        read_runs(config.from_losses),
+        names,
+        target=parse_weights(config.target, "target"),
+        caps=[min(1.0, epochs * size / budget) if size else 0.0 for size in sizes],
     )
 
 
 def _keeps_everything(config: RemixConfig) -> bool:
-    is_natural = not config.weights and config.temperature is None
+    is_natural = not (config.weights or config.even or config.from_losses) and config.temperature is None
     return is_natural and config.budget is None and (config.max_epochs is None or config.max_epochs >= 1)
 
 
@@ -102,36 +123,42 @@ def _source_index(hashes: NDArray[np.uint64], names: Sequence[str]) -> NDArray[n
 
 
 def _count(
-    n_bytes: NDArray[np.int64], times: NDArray[np.int64], index: NDArray[np.int64], shares: dict[str, float]
+    rows: NDArray[Any],
+    times: NDArray[np.int64],
+    index: NDArray[np.int64],
+    shares: dict[str, float],
+    *,
+    has_tokens: bool,
 ) -> dict[str, Any]:
     def add(values: NDArray[Any]) -> NDArray[np.int64]:
         sums = np.zeros(len(shares), np.int64)
         np.add.at(sums, index, values)
         return sums
 
-    n_documents, n_text, n_written = add(np.ones_like(times)), add(n_bytes), add(n_bytes * times)
-    n_dropped, n_copies = add(times == 0), add(times)
+    sums = {
+        "n_documents": add(np.ones_like(times)),
+        "n_dropped": add(times == 0),
+        "n_written": add(times),
+        "n_text_bytes": add(rows["n_bytes"]),
+        "n_text_bytes_written": add(rows["n_bytes"] * times),
+    }
+    size, written = add(rows["size"]), add(rows["size"] * times)
+    if has_tokens:
+        sums |= {"n_tokens": size, "n_tokens_written": written}
     sources = {
         name: {
-            "n_documents": int(n_documents[i]),
-            "n_dropped": int(n_dropped[i]),
-            "n_written": int(n_copies[i]),
-            "n_text_bytes": int(n_text[i]),
-            "n_text_bytes_written": int(n_written[i]),
-            "before": round(float(n_text[i] / n_text.sum()), 6),
+            **{key: int(values[i]) for key, values in sums.items()},
+            "before": round(float(size[i] / size.sum()), 6),
             "wanted": round(share, 6),
-            "reached": round(float(n_written[i] / max(1, n_written.sum())), 6),
-            "epochs": round(float(n_written[i] / max(1, n_text[i])), 4),
+            "reached": round(float(written[i] / max(1, written.sum())), 6),
+            "epochs": round(float(written[i] / max(1, size[i])), 4),
         }
         for i, (name, share) in enumerate(shares.items())
     }
+    totals = {key: int(values.sum()) for key, values in sums.items()}
     return {
-        "n_documents": len(times),
+        **totals,
         "n_kept": int(np.count_nonzero(times)),
-        "n_dropped": int(np.count_nonzero(times == 0)),
         "n_repeats": int(np.maximum(times - 1, 0).sum()),
-        "n_written": int(times.sum()),
-        "n_text_bytes": int(n_bytes.sum()),
-        "n_text_bytes_written": int((n_bytes * times).sum()),
         "sources": sources,
     }

@@ -29,12 +29,14 @@ from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, total_bytes
 from dsllm.progress import Reporter
-from dsllm.stages.remix.config import RemixConfig
+from dsllm.stages.remix.config import REST, RemixConfig, parse_weights
 from dsllm.stages.remix.inputs import name_inputs, source_names
 from dsllm.stages.remix.measure import COLUMNS, DOCUMENT, Measure
 from dsllm.stages.remix.mix import wanted_shares
+from dsllm.stages.remix.mixing_law import propose, read_runs
 from dsllm.stages.remix.mixture import mix
 from dsllm.stages.remix.shuffle import TAKEN, Gather, Gathered, Parts, Scatter
+from dsllm.text.tokenizer_files import load_tokenizer
 from dsllm.workers.passes import Pass, column_path, read_bad_lines, read_column
 from dsllm.workers.pool import map_ordered
 
@@ -57,13 +59,19 @@ def run(
         )
     config, paths = name_inputs(config, inputs)
     sources, input_names = source_names(config, paths)
-    if names := list(dict.fromkeys(input_names)):
-        wanted_shares(config, names, [1] * len(names))  # a wrong weight need not wait for the documents
+    _check_early(config, list(dict.fromkeys(input_names)))
     with ExitStack() as stack:
         out = None
         if output != "-":
             out = stack.enter_context(
-                OutputFolder(output, stage=STAGE, config=config, inputs=paths, options=options)
+                OutputFolder(
+                    output,
+                    stage=STAGE,
+                    config=config,
+                    inputs=paths,
+                    options=options,
+                    more_inputs=[*config.from_losses, config.tokenizer],
+                )
             )
         temporary = out.scratch if out else stack.enter_context(tempfile.TemporaryDirectory(prefix="dsllm-"))
         job = _Job(config, sources, input_names, out, Pass(Path(temporary), options, reporter))
@@ -76,7 +84,9 @@ def plan(
     """Say what a run would read and write; sources are weighed when they are read, not before."""
     config, paths = name_inputs(config, inputs)
     sources, input_names = source_names(config, paths)
-    n_bytes = dict.fromkeys(input_names, 0)
+    names = list(dict.fromkeys(input_names))
+    shares = _check_early(config, names)
+    n_bytes = dict.fromkeys(names, 0)
     for source, name in zip(sources, input_names, strict=False):
         n_bytes[name] += source.n_bytes
     return {
@@ -86,11 +96,33 @@ def plan(
         "n_files": len(sources),
         "n_bytes_to_read": total_bytes(sources),
         "n_bytes_by_source": n_bytes or None,
+        "shares": shares,
         "n_passes": 2,
-        "n_text_bytes_to_write": config.budget,
+        "n_text_bytes_to_write": None if config.tokenizer else config.budget_size,
+        "n_tokens_to_write": config.budget_size if config.tokenizer else None,
         "scratch_bytes_per_byte_written": 1.0,
         "memory_bytes": options.n_workers * 3 * config.shard_bytes,
     }
+
+
+def _check_early(config: RemixConfig, names: list[str]) -> dict[str, float] | None:
+    """Find what is wrong with weights, losses and tokenizer before the documents are read.
+
+    Returns the shares that are asked for, where they do not depend on sizes.
+    """
+    if config.tokenizer is not None:
+        load_tokenizer(config.tokenizer)
+    runs = read_runs(config.from_losses) if config.from_losses else None
+    if not names:
+        return None
+    if runs:
+        target = parse_weights(config.target, "target")
+        shares = propose(runs, names, target=target, caps=[1.0] * len(names)).shares
+    else:
+        shares = wanted_shares(config, names, [1] * len(names))
+    weights = parse_weights(config.weights, "weights")
+    is_known = config.even or runs is not None or (bool(weights) and REST not in weights)
+    return dict(zip(names, shares, strict=True)) if is_known else None
 
 
 @dataclass
