@@ -71,10 +71,11 @@ class Merges:
         byte_ranks = np.full(1 << 16, NO_RANK, np.uint32)
         rows = np.empty((len(merges), 3), np.uint32)
         for rank, (left, right) in enumerate(merges):
-            note_crossings(np.frombuffer(left + right, np.uint8), joints)
             rows[rank] = vocabulary[left], vocabulary[right], vocabulary[left + right]
             if len(left) == len(right) == 1:
                 byte_ranks[left[0] << 8 | right[0]] = rank
+        texts = Texts.join([left + right for left, right in merges])
+        note_crossings(texts.data, texts.ends, joints)
         table = np.zeros(1 << max(4, (2 * len(rows) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
         lefts, rights, merged_ids = np.ascontiguousarray(rows.T)

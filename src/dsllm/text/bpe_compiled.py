@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
-from dsllm.text.vector import compiled, load_word
+from dsllm.text.vector import load_word
 
 Ids = NDArray[np.uint32]
 
@@ -43,11 +44,20 @@ def put_pairs(lefts: Ids, rights: Ids, table: NDArray[np.uint64], is_there: NDAr
 
 
 @compiled
-def note_crossings(token: NDArray[np.uint8], joints: NDArray[np.uint64]) -> None:
+def note_crossings(data: NDArray[np.uint8], ends: NDArray[np.int64], joints: NDArray[np.uint64]) -> None:
     """Set the bits of all places between two characters inside a token: text may be merged across them.
 
-    A token that begins or ends in the middle of a character stands for all characters of that end.
+    Tokens lie one after another in `data`. One that begins or ends in the middle of a character stands for
+    all characters of that end.
     """
+    start = 0
+    for end in ends:
+        _note_crossings(data[start:end], joints)
+        start = end
+
+
+@compiled
+def _note_crossings(token, joints):
     for place in range(1, len(token)):
         if token[place] & 0xC0 == 0x80:
             continue

@@ -7,15 +7,9 @@ numbers, deep nesting. -1 in place of a place means "unsure" all through.
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.scan_compiled import encode
-from dsllm.text.vector import (
-    BLOCK_BYTES,
-    compiled,
-    copy_string_block,
-    count_ones,
-    count_trailing_zeros,
-    mask_of_equal,
-)
+from dsllm.text.vector import BLOCK_BYTES, copy_string_block, count_ones, count_trailing_zeros, mask_of_equal
 
 BLANK, READ, UNSURE = 0, 1, 2
 _MAX_DEPTH = 60

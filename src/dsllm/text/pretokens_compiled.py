@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text import pretokens as definition
+from dsllm.text.compiled import compiled
 from dsllm.text.scan_compiled import decode
-from dsllm.text.vector import BLOCK_BYTES, ascii_masks, compiled, count_trailing_zeros, write_places
+from dsllm.text.vector import BLOCK_BYTES, ascii_masks, count_trailing_zeros, write_places
 
 LINE_END, SPACE, LETTER, PUNCTUATION, CJK, NUMBER = 1, 2, 4, 8, 16, 32
 _SOME = 64  # set for every character, one without a class included

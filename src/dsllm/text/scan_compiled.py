@@ -9,8 +9,9 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.scan import CJK, LETTER, MARK, PUNCTUATION, character_classes, simple_folding
-from dsllm.text.vector import BLOCK_BYTES, compiled, copy_block, count_trailing_zeros, write_places
+from dsllm.text.vector import BLOCK_BYTES, copy_block, count_trailing_zeros, write_places
 
 Bytes = NDArray[np.uint8]
 

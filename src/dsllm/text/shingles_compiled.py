@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text import shingles as definition
+from dsllm.text.compiled import compiled
 from dsllm.text.scan_compiled import (
     MAX_EDGES,
     N_STATE,
@@ -20,7 +21,7 @@ from dsllm.text.scan_compiled import (
 )
 from dsllm.text.shingles import Hashes, Permutations
 from dsllm.text.texts import Texts
-from dsllm.text.vector import BLOCK_BYTES, compiled, load_word
+from dsllm.text.vector import BLOCK_BYTES, load_word
 
 _FACTOR, _SHIFT = definition.WORD_FACTOR, definition.WORD_SHIFT
 _HEAD_MASKS = np.array(

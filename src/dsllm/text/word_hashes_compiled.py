@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text import shingles as definition
+from dsllm.text.compiled import compiled
 from dsllm.text.scan import LETTER, character_classes, simple_folding
 from dsllm.text.scan_compiled import N_FOLDED, PLACE, keep_open_word, scan_piece, word_tables
 from dsllm.text.shingles import Hashes
 from dsllm.text.shingles_compiled import MAX_WORDS, fmix64, hash_word, make_room, next_words
 from dsllm.text.texts import Texts
-from dsllm.text.vector import compiled
 
 _BASE = definition.BASE
 _ZERO, _NINE = ord("0"), ord("9")

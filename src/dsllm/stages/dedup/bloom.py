@@ -31,10 +31,10 @@ from dsllm.stages.dedup.divide import join_runs, with_note
 from dsllm.stages.dedup.plan import BLOOM_SIMILARITIES, estimate_documents
 from dsllm.stages.dedup.sign import Sign
 from dsllm.stages.dedup.table import show_removed
+from dsllm.text.compiled import announce_compiling
 from dsllm.text.json_lines import find_lines
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.text.shingles import Hashes, fmix64
-from dsllm.text.vector import announce_compiling
 from dsllm.workers.documents import Part, map_documents
 from dsllm.workers.passes import map_by_source
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.shingles import Hashes
 from dsllm.text.shingles_compiled import fmix64
-from dsllm.text.vector import compiled
 
 STAYS = -1
 _STEP = np.uint64(0x9E3779B97F4A7C15)

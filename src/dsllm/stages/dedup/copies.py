@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
 from dsllm.stages.dedup.corpus import Chunk, Corpus
-from dsllm.stages.dedup.groups_compiled import mark_seen, select_repeated
-from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, make_seen
+from dsllm.stages.dedup.groups_compiled import mark_seen
+from dsllm.stages.dedup.shuffle import Shuffle, find_firsts, make_seen, places_of_repeated
 
 RECORD = np.dtype([("digest", "<u8", 2), ("priority", "<f8"), ("number", "<i8")])
 COPY = np.dtype([("number", "<i8"), ("kept", "<i8")])
@@ -89,7 +89,7 @@ class FindCopies:
         """Read the records of a partition, by chunk and number, whose digest occurs again."""
         seen = self._seen(partition)
         for records in self.shuffle.slices(partition):
-            yield records[select_repeated(np.ascontiguousarray(records["digest"][:, 0]), seen)]
+            yield records[places_of_repeated(np.ascontiguousarray(records["digest"][:, 0]), seen)]
 
     def _seen(self, partition: int) -> NDArray[np.uint8]:
         seen = make_seen(self.shuffle.n_records(partition))

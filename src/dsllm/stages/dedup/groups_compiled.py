@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.shingles import Hashes
-from dsllm.text.vector import compiled
 
 UNTIED = -1
 
@@ -19,19 +19,15 @@ def mark_seen(keys: Hashes, seen: NDArray[np.uint8]) -> None:
 
 
 @compiled
-def select_repeated(keys: Hashes, seen: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Give the places of keys whose slot of `seen` was met more than once."""
+def select_repeated(keys: Hashes, seen: NDArray[np.uint8], repeated: NDArray[np.int64]) -> int:
+    """Write the places of keys whose slot of `seen` was met more than once; returns their number."""
     mask = np.uint64(len(seen) - 1)
-    n_repeated = 0
-    for key in keys:
-        n_repeated += seen[key & mask] > 1
-    repeated = np.empty(n_repeated, np.int64)
     n_repeated = 0
     for index in range(len(keys)):
         if seen[keys[index] & mask] > 1:
             repeated[n_repeated] = index
             n_repeated += 1
-    return repeated
+    return n_repeated
 
 
 @compiled

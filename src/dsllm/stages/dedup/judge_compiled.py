@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text.compiled import compiled
 from dsllm.text.shingles_compiled import contains, grow_table, put
-from dsllm.text.vector import compiled
 
 STAYS = -1
 _NOBODY = -1

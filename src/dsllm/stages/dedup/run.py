@@ -44,8 +44,8 @@ from dsllm.stages.dedup.plan import plan
 from dsllm.stages.dedup.sign import COLUMNS, Sign
 from dsllm.stages.dedup.strings import StringSettings, find_cuts
 from dsllm.stages.dedup.table import show_removed
+from dsllm.text.compiled import announce_compiling
 from dsllm.text.scan import UNICODE_VERSION
-from dsllm.text.vector import announce_compiling
 from dsllm.workers.passes import Pass, read_bad_lines
 
 __all__ = ["plan", "run"]

@@ -95,7 +95,13 @@ def find_repeated(keys: Hashes) -> NDArray[np.int64]:
     """
     seen = make_seen(len(keys))
     mark_seen(keys, seen)
-    return select_repeated(keys, seen)
+    return places_of_repeated(keys, seen)
+
+
+def places_of_repeated(keys: Hashes, seen: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Give the places of the keys whose slot of `seen` was met more than once, in order."""
+    places = np.empty(len(keys), np.int64)
+    return places[: select_repeated(keys, seen, places)].copy()
 
 
 def make_seen(n_keys: int) -> NDArray[np.uint8]:

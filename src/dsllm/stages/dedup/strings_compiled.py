@@ -7,7 +7,7 @@ The minimiser of an N-gram is the place, in its document, of the least hash amon
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.vector import compiled
+from dsllm.text.compiled import compiled
 from dsllm.text.word_hashes_compiled import hash_runs
 
 

@@ -28,10 +28,10 @@ from dsllm.stages.tokenize.shards import Encoded, Int64s, ShardedTokens
 from dsllm.stages.tokenize.statistics import estimate_text_bytes, source_name
 from dsllm.stages.tokenize.vocabulary import check_tokenizer_folder, model_vocab_size
 from dsllm.text.bpe import Encoder, Ids, Merges, read_merges
+from dsllm.text.compiled import announce_compiling
 from dsllm.text.json_lines import read_texts
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import TOKENIZER_FILES, LoadedTokenizer, load_tokenizer
-from dsllm.text.vector import announce_compiling
 from dsllm.workers.pool import map_ordered
 
 CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared

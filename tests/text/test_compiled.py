@@ -1,0 +1,103 @@
+"""What `text/compiled.py` says of compiling, and that kept code computes what Python does."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dsllm.text import compiled as module
+from dsllm.text.compiled import announce_compiling, compiled
+
+
+@compiled
+def _half(value):
+    return value / 2
+
+
+@compiled
+def _describe(values, weights, factor, is_negative, wide):
+    """Every kind of argument and of result; calls another compiled function."""
+    total = np.zeros(1, np.float64)  # memory of its own: numba's runtime is asked for it
+    for row in range(values.shape[0]):
+        for column in range(values.shape[1]):
+            total[0] += values[row, column] * weights[column] * factor
+    if is_negative:
+        total[0] = -total[0]
+    weights[0] = 7.0
+    return values.shape[0], total[0], is_negative, wide + np.uint64(1), _half(total[0])
+
+
+def _arguments():
+    values = np.arange(6, dtype=np.int32).reshape(2, 3)
+    return values, np.array([1.0, 10.0, 100.0]), 0.5, True, np.uint64(2**64 - 2)
+
+
+def test_arguments_and_results_of_every_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path)
+    for _ in range(2):  # made, then found
+        _describe._runs.clear()
+        weights = np.array([1.0, 10.0, 100.0])
+        values, _, factor, is_negative, wide = _arguments()
+        found = _describe(values, weights, factor, is_negative, wide)
+        # (0 + 10 + 200 + 3 + 40 + 500) / 2
+        assert found == (2, -376.5, True, 2**64 - 1, -188.25)
+        assert [type(value) for value in found] == [int, float, bool, int, float]
+        assert weights[0] == 7.0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_one_function_takes_arrays_of_several_kinds():
+    assert (_half(3), _half(3.0)) == (1.5, 1.5)
+
+
+def test_compiling_is_announced_once_and_only_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path)
+    said = []
+    with announce_compiling(said.append):
+        _half._runs.clear()
+        assert (_half(1), _half(1.0), _half(np.uint64(4))) == (0.5, 0.5, 2.0)
+        assert len(said) == 1
+    _half._runs.clear()
+    with announce_compiling(said.append):
+        assert _half(1) == 0.5
+    assert len(said) == 1  # it was there
+    _half(True)
+    assert len(said) == 1
+
+
+def test_without_a_folder_the_function_runs_anyway(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "file" / "folder")
+    _half._runs.clear()
+    assert _half(5) == 2.5
+    _half._runs.clear()
+
+
+def test_code_that_asks_for_an_unknown_symbol_is_not_linked(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path)
+    _half._runs.clear()
+    _half(5)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes().replace(b'"asks": [', b'"asks": ["no_such_symbol", ', 1))
+    _half._runs.clear()
+    assert _half(5) == 2.5
+    assert _half._runs[("i8",)] is _half.dispatcher
+    _half._runs.clear()
+
+
+def test_an_array_with_gaps_is_refused():
+    with pytest.raises(AssertionError, match="not contiguous"):
+        _describe(*_arguments()[:1], np.zeros(6)[::2], 1.0, False, np.uint64(0))
+
+
+def test_kept_code_needs_no_numba():
+    script = (
+        "import sys, numpy as np\n"
+        "from dsllm.text.json_lines_compiled import count_line_feeds\n"
+        "assert count_line_feeds(np.frombuffer(b'a\\nb\\n', np.uint8)) == 2\n"
+        "print('numba' in sys.modules)"
+    )
+    for expected in (None, "False"):  # the first may have to compile
+        run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert expected in (None, run.stdout.strip())
