@@ -1,5 +1,6 @@
 """The compiled reader of lines against orjson: what it reads is right, what it cannot read it leaves."""
 
+import itertools
 import json
 
 import orjson
@@ -218,3 +219,30 @@ def test_lines_end_with_line_feeds_and_nothing_else(lines, has_end):
     content = b"".join(lines)
     starts, ends = find_lines(content)
     assert [content[start:end] for start, end in zip(starts, ends, strict=True)] == expected
+
+
+# The least and the largest byte of each class that RFC 3629 tells apart, and some ASCII.
+BORDERS = bytes.fromhex("20 22 7f 80 8f 90 9f a0 bf c0 c1 c2 df e0 e1 ec ed ee ef f0 f1 f3 f4 f5 ff")
+
+
+@pytest.mark.parametrize("offset", [0, 30, 60, 61, 62, 63])
+def test_what_is_no_utf8_is_never_read(offset):
+    """Three or four bytes from all the borders, at several places of a block that others are behind."""
+    head, tail = b'{"text":"' + b"a" * (119 + offset), b"b" * 130 + b'"}'
+    endings = (b"", b"\x80", b"\xbf")
+    for codes in itertools.product(BORDERS, repeat=3):
+        for ending in endings if codes[0] >= 0xF0 else endings[:1]:
+            line = head + bytes(codes) + ending + tail
+            found = read_texts(line, "text")
+            try:
+                expected = orjson.loads(line)["text"]
+            except orjson.JSONDecodeError:
+                expected = None
+            assert (found.texts.text(0) if found else None) == expected, bytes(codes).hex()
+
+
+def test_every_character_is_read():
+    every = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+    for n_before in range(4):
+        found = read_texts(orjson.dumps({"text": "a" * n_before + every}), "text")
+        assert found.texts.text(0) == "a" * n_before + every

@@ -9,11 +9,19 @@ from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
 from dsllm.text.scan_compiled import encode
-from dsllm.text.vector import BLOCK_BYTES, copy_string_block, count_ones, count_trailing_zeros, mask_of_equal
+from dsllm.text.vector import (
+    BLOCK_BYTES,
+    copy_string_block,
+    count_ones,
+    count_trailing_zeros,
+    mask_of_equal,
+    utf8_masks,
+)
 
 BLANK, READ, UNSURE = 0, 1, 2
 _MAX_DEPTH = 60
 _MAX_NUMBER = 16  # characters: every such number is one for every reader
+_MAX_CUT = 3  # bytes of a character of which the next block has the rest
 _LINE_FEED = np.uint8(10)
 
 
@@ -244,11 +252,15 @@ def _copy_string(data, place, end, target, written):
     """Copy a string's content, unescaped, up to its quote; returns (place behind the quote, written)."""
     while place < end:
         if place + BLOCK_BYTES <= len(data):
-            special = copy_string_block(data, place, target, written)
-            n_plain = count_trailing_zeros(special)
+            stops, high = copy_string_block(data, place, target, written)
+            n_plain = count_trailing_zeros(stops)
+            if high:
+                n_plain = _check_characters(data, place, n_plain)
+                if n_plain < 0:
+                    return -1, -1
             place += n_plain
             written += n_plain
-            if n_plain == BLOCK_BYTES:
+            if n_plain >= BLOCK_BYTES - _MAX_CUT:
                 continue
         character = data[place]
         if character == ord('"'):
@@ -265,6 +277,29 @@ def _copy_string(data, place, end, target, written):
         if place < 0:
             return -1, -1
     return -1, -1
+
+
+@compiled
+def _check_characters(data, place, n_bytes):
+    """Check that up to 64 bytes are well-formed UTF-8 (RFC 3629), the first beginning a character.
+
+    Returns the number of whole characters' bytes: a last one may be cut by the block. -1 where they are not.
+    """
+    leads, leads_of_three, leads_of_four, followers, unknown, wrong = utf8_masks(data, place)
+    one, two = np.uint64(1), np.uint64(2)
+    wanted = leads << one | leads_of_three << two | leads_of_four << np.uint64(3)
+    # With the byte behind them, which follows no lead.
+    looked_at = ~np.uint64(0) if n_bytes == BLOCK_BYTES else (two << np.uint64(n_bytes)) - one
+    if ((wanted ^ followers) | unknown | wrong) & looked_at:
+        return -1
+    if n_bytes == BLOCK_BYTES:
+        if leads >> np.uint64(63):
+            return n_bytes - 1
+        if leads_of_three >> np.uint64(62):
+            return n_bytes - 2
+        if leads_of_four >> np.uint64(61):
+            return n_bytes - 3
+    return n_bytes
 
 
 @compiled

@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
 from dsllm.text.scan import CJK, LETTER, MARK, PUNCTUATION, character_classes, simple_folding
-from dsllm.text.vector import BLOCK_BYTES, copy_block, count_trailing_zeros, write_places
+from dsllm.text.vector import (
+    BLOCK_BYTES,
+    copy_block,
+    copy_wide_block,
+    count_ones,
+    count_trailing_zeros,
+    write_places,
+)
 
 Bytes = NDArray[np.uint8]
 
 PIECE_BYTES = 16384  # of text in a piece; a piece has more only to end a word that is longer
 MAX_EDGES = 2 * PIECE_BYTES + 2 * BLOCK_BYTES  # a piece stops before it has more
 _CASE_BIT = 0x20
+_FIRST_WIDE = 0xE2  # the least lead of UTF-8 that `copy_wide_block` knows
 # What a scan remembers from one piece to the next.
 PLACE, N_FOLDED, N_EDGES = 0, 1, 2  # next byte of the text; bytes and edges of the word left open
 N_STATE = 3
@@ -64,23 +72,27 @@ def scan_piece(text, end, state, folded, edges, fold, punctuation, classes, fold
             place += n_bytes
             written += n_bytes
             continue
+        if text[place] >= _FIRST_WIDE and not punctuation:
+            n_bytes, n_edges = _wide_edges(text, place, end, folded, written, edges, n_edges)
+            if n_bytes:
+                place += n_bytes
+                written += n_bytes
+                continue
         code, n_bytes = decode(text, place)
         kind = classes[code]
-        if fold:
-            code = np.int64(folding[code])
         is_open = n_edges & 1
         if kind == LETTER or (kind == MARK and is_open):
             if not is_open:
                 edges[n_edges] = written
                 n_edges += 1
-            written = encode(code, folded, written)
+            written = encode(np.int64(folding[code]) if fold else code, folded, written)
         else:
             if is_open:
                 edges[n_edges] = written
                 n_edges += 1
             if kind == CJK or (kind == PUNCTUATION and punctuation):
                 edges[n_edges] = written
-                written = encode(code, folded, written)
+                written = encode(np.int64(folding[code]) if fold else code, folded, written)
                 edges[n_edges + 1] = written
                 n_edges += 2
         place += n_bytes
@@ -128,6 +140,28 @@ def _ascii_edges(text, place, n_bytes, written, edges, n_edges, classes):
             edges[n_edges + 1] = written + index + 1
             n_edges += 2
     return n_edges
+
+
+@compiled
+def _wide_edges(text, place, end, folded, written, edges, n_edges):
+    """Copy ideographs, each of them a word, and marks, as many as come; returns their bytes and the edges."""
+    ideographs, marks, followers = copy_wide_block(text, place, folded, written)
+    n_bytes = count_trailing_zeros(~(ideographs | marks | followers))
+    n_bytes = min(n_bytes, end - place, BLOCK_BYTES) // 3 * 3
+    if not n_bytes:
+        return 0, n_edges
+    if n_edges & 1:
+        edges[n_edges] = written
+        n_edges += 1
+    ideographs &= (np.uint64(1) << np.uint64(n_bytes)) - np.uint64(1)
+    n_new = count_ones(ideographs)
+    for first in range(0, n_new, 8):  # eight at a time, the surplus overwritten: see `write_places`
+        for index in range(first, first + 8):
+            edge = written + count_trailing_zeros(ideographs)
+            edges[n_edges + 2 * index] = edge
+            edges[n_edges + 2 * index + 1] = edge + 3
+            ideographs &= ideographs - np.uint64(1)
+    return n_bytes, n_edges + 2 * n_new
 
 
 @compiled

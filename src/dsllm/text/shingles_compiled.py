@@ -32,6 +32,7 @@ _DIGEST_STEPS, _DIGEST_OFFSET = definition.DIGEST_STEPS, definition.DIGEST_OFFSE
 MAX_WORDS = MAX_EDGES // 2 + BLOCK_BYTES  # of one piece
 SAMPLE_BITS = 9  # one shingle in 512
 MAX_SAMPLES = 256
+_SAMPLED_BELOW = np.uint64(1 << 64 - SAMPLE_BITS)
 _EMPTY = np.uint64(0)  # marks a free place of a hash table
 
 
@@ -230,11 +231,16 @@ def _sample(found, n_found, text, samples, sampled_texts, n_samples):
     first = n_samples
     while first and sampled_texts[first - 1] == text:
         first -= 1
-    for index in range(n_found):
-        if found[index] >> np.uint64(64 - SAMPLE_BITS) == 0 and n_samples - first < MAX_SAMPLES:
-            samples[n_samples] = found[index]
-            sampled_texts[n_samples] = text
-            n_samples += 1
+    for start in range(0, n_found, BLOCK_BYTES):  # most have none: counted without a branch
+        end = min(start + BLOCK_BYTES, n_found)
+        n_hits = 0
+        for index in range(start, end):
+            n_hits += found[index] < _SAMPLED_BELOW
+        for index in range(start, end if n_hits else start):
+            if found[index] < _SAMPLED_BELOW and n_samples - first < MAX_SAMPLES:
+                samples[n_samples] = found[index]
+                sampled_texts[n_samples] = text
+                n_samples += 1
     return n_samples
 
 

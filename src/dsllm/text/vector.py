@@ -26,8 +26,32 @@ def copy_block(source, source_index, target, target_index, case_bit):
 
 
 @instruction
+def copy_wide_block(source, source_index, target, target_index):
+    """Copy 64 bytes of UTF-8 and tell three masks of them.
+
+    They say what begins an ideograph (U+4E00 to U+9FFF, U+B000 to U+CFFF of Hangul); what begins one of the
+    usual marks between these (U+2010 to U+2027, U+3000 to U+3004, U+3008 to U+3011, U+FF01 to U+FF0F, U+FF1A
+    to U+FF1F); and which bytes follow a lead. All these characters have three bytes; one that is cut by the
+    end of the block need not be told.
+    """
+
+
+@instruction
 def copy_string_block(source, source_index, target, target_index):
-    """Copy 64 bytes; the mask says which are a quote, a backslash, a control character or not ASCII."""
+    """Copy 64 bytes and tell two masks of them: which end a string or begin an escape, which are not ASCII.
+
+    The first are quotes, backslashes and control characters.
+    """
+
+
+@instruction
+def utf8_masks(array, index):
+    """Classify the 64 bytes from `array[index]` on as UTF-8 has them, a mask a class.
+
+    The classes: leads of two bytes or more; of three or more; of four; bytes that follow a lead; bytes that
+    never occur (C0, C1, F5 to FF); bytes that a lead before them allows no more: E0 wants A0 or more behind
+    it, ED less, F0 wants 90 or more, F4 less.
+    """
 
 
 @instruction

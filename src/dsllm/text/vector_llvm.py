@@ -3,6 +3,8 @@
 Every processor's backend knows them (AVX-512, AVX2, NEON).
 """
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -11,6 +13,7 @@ from dsllm.text.vector import BLOCK_BYTES
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
+_FLAGS = ir.VectorType(ir.IntType(1), BLOCK_BYTES)
 _LANES = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK_BYTES), [0] * BLOCK_BYTES)
 
 
@@ -36,42 +39,96 @@ def copy_block(typing_context, source, source_index, target, target_index, case_
     """
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
-        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
-        block.align = 1
+        block = _load_block(context, builder, signature, arguments)
         is_high = builder.icmp_signed("<", block, _splat(0))
         lower = builder.or_(block, _splat(0x20))
         is_letter = builder.icmp_unsigned("<", builder.sub(lower, _splat(ord("a"))), _splat(26))
         is_digit = builder.icmp_unsigned("<", builder.sub(block, _splat(ord("0"))), _splat(10))
         bits = _repeat(builder, arguments[4])
         folded = builder.or_(block, builder.select(is_letter, bits, _splat(0)))
-        place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
-        stored = builder.store(folded, builder.bitcast(place, _BLOCK.as_pointer()))
-        stored.align = 1
-        masks = [builder.bitcast(is_high, _WORD), builder.bitcast(builder.or_(is_letter, is_digit), _WORD)]
-        return context.make_tuple(builder, signature.return_type, masks)
+        _store_block(context, builder, signature, arguments, folded)
+        return _masks(context, builder, signature, [is_high, builder.or_(is_letter, is_digit)])
 
     masks = types.UniTuple(types.uint64, 2)
     return masks(source, types.int64, target, types.int64, types.uint8), generate
 
 
 @intrinsic
-def copy_string_block(typing_context, source, source_index, target, target_index):
-    """Copy 64 bytes; the mask says which are a quote, a backslash, a control character or not ASCII."""
+def copy_wide_block(typing_context, source, source_index, target, target_index):
+    """Copy 64 bytes, and find ideographs and marks."""
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
-        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
-        block.align = 1
-        is_special = builder.icmp_signed("<", block, _splat(0x20))  # bytes from 0x80 on are negative
-        for character in (ord('"'), ord("\\")):
-            is_special = builder.or_(is_special, builder.icmp_unsigned("==", block, _splat(character)))
-        place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
-        stored = builder.store(block, builder.bitcast(place, _BLOCK.as_pointer()))
-        stored.align = 1
-        return builder.bitcast(is_special, _WORD)
+        block = _load_block(context, builder, signature, arguments)
 
-    return types.uint64(source, types.int64, target, types.int64), generate
+        def lies_in(first, last):
+            offset = builder.sub(block, _splat(first))
+            return builder.bitcast(builder.icmp_unsigned("<=", offset, _splat(last - first)), _WORD)
+
+        def behind(mask, n_bytes):
+            return builder.lshr(mask, ir.Constant(_WORD, n_bytes))
+
+        def any_of(masks):
+            return functools.reduce(builder.or_, masks)
+
+        def begins(lead, second, third):
+            return builder.and_(lies_in(lead, lead), builder.and_(behind(second, 1), behind(third, 2)))
+
+        is_zero, is_full = lies_in(0x80, 0x80), lies_in(0xBC, 0xBC)
+        marks = [
+            begins(0xE2, is_zero, lies_in(0x90, 0xA7)),
+            begins(0xE3, is_zero, any_of([lies_in(0x80, 0x84), lies_in(0x88, 0x91)])),
+            begins(0xEF, is_full, any_of([lies_in(0x81, 0x8F), lies_in(0x9A, 0x9F)])),
+        ]
+        first = builder.and_(lies_in(0xE4, 0xE4), behind(lies_in(0xB8, 0xBF), 1))
+        ideographs = any_of([lies_in(0xE5, 0xE9), lies_in(0xEB, 0xEC), first])
+        _store_block(context, builder, signature, arguments, block)
+        masks = [ideographs, any_of(marks), lies_in(0x80, 0xBF)]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.uint64, 3)(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def copy_string_block(typing_context, source, source_index, target, target_index):
+    """Copy 64 bytes, and classify them."""
+
+    def generate(context, builder, signature, arguments):
+        block = _load_block(context, builder, signature, arguments)
+        is_stop = builder.icmp_unsigned("<", block, _splat(0x20))
+        for character in (ord('"'), ord("\\")):
+            is_stop = builder.or_(is_stop, builder.icmp_unsigned("==", block, _splat(character)))
+        is_high = builder.icmp_signed("<", block, _splat(0))
+        _store_block(context, builder, signature, arguments, block)
+        return _masks(context, builder, signature, [is_stop, is_high])
+
+    return types.UniTuple(types.uint64, 2)(source, types.int64, target, types.int64), generate
+
+
+@intrinsic
+def utf8_masks(typing_context, array, index):
+    """Classify 64 bytes as UTF-8 has them."""
+
+    def generate(context, builder, signature, arguments):
+        block = _load_block(context, builder, signature, arguments)
+
+        def is_least(value):
+            return builder.icmp_unsigned(">=", block, _splat(value))
+
+        def comes_behind(value):
+            """Say which bytes have `value` before them: the first has none."""
+            word = builder.bitcast(builder.icmp_unsigned("==", block, _splat(value)), _WORD)
+            return builder.bitcast(builder.shl(word, ir.Constant(_WORD, 1)), _FLAGS)
+
+        is_follower = builder.and_(is_least(0x80), builder.not_(is_least(0xC0)))
+        is_unknown = builder.or_(is_least(0xF5), builder.and_(is_least(0xC0), builder.not_(is_least(0xC2))))
+        is_wrong = builder.and_(comes_behind(0xE0), builder.not_(is_least(0xA0)))
+        is_wrong = builder.or_(is_wrong, builder.and_(comes_behind(0xED), is_least(0xA0)))
+        is_wrong = builder.or_(is_wrong, builder.and_(comes_behind(0xF0), builder.not_(is_least(0x90))))
+        is_wrong = builder.or_(is_wrong, builder.and_(comes_behind(0xF4), is_least(0x90)))
+        flags = [is_least(0xC0), is_least(0xE0), is_least(0xF0), is_follower, is_unknown, is_wrong]
+        return _masks(context, builder, signature, flags)
+
+    return types.UniTuple(types.uint64, 6)(array, types.int64), generate
 
 
 @intrinsic
@@ -82,9 +139,7 @@ def ascii_masks(typing_context, array, index):
     """
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
-        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
-        block.align = 1
+        block = _load_block(context, builder, signature, arguments)
 
         def lies_in(first, n_values, bytes_=block):
             return builder.icmp_unsigned("<", builder.sub(bytes_, _splat(first)), _splat(n_values))
@@ -95,9 +150,8 @@ def ascii_masks(typing_context, array, index):
         is_space = builder.or_(lies_in(0x09, 5), lies_in(ord(" "), 1))
         is_line_end = builder.or_(lies_in(ord("\n"), 1), lies_in(ord("\r"), 1))
         is_high = builder.icmp_signed("<", block, _splat(0))
-        masks = [is_high, is_letter, is_digit, is_other, is_space, is_line_end]
-        masks = [builder.bitcast(mask, _WORD) for mask in masks]
-        return context.make_tuple(builder, signature.return_type, masks)
+        flags = [is_high, is_letter, is_digit, is_other, is_space, is_line_end]
+        return _masks(context, builder, signature, flags)
 
     return types.UniTuple(types.uint64, 6)(array, types.int64), generate
 
@@ -107,9 +161,7 @@ def mask_of_equal(typing_context, array, index, byte):
     """Say which of the 64 bytes from `array[index]` on are `byte`, the lowest bit for the first."""
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
-        block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
-        block.align = 1
+        block = _load_block(context, builder, signature, arguments)
         return builder.bitcast(builder.icmp_unsigned("==", block, _repeat(builder, arguments[2])), _WORD)
 
     return types.uint64(array, types.int64, types.uint8), generate
@@ -163,6 +215,25 @@ def as_bits(typing_context, number):
         return builder.bitcast(arguments[0], _WORD)
 
     return types.int64(types.float64), generate
+
+
+def _load_block(context, builder, signature, arguments):
+    place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+    block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
+    block.align = 1
+    return block
+
+
+def _store_block(context, builder, signature, arguments, block):
+    place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
+    stored = builder.store(block, builder.bitcast(place, _BLOCK.as_pointer()))
+    stored.align = 1
+
+
+def _masks(context, builder, signature, flags):
+    return context.make_tuple(
+        builder, signature.return_type, [builder.bitcast(flag, _WORD) for flag in flags]
+    )
 
 
 def _place(context, builder, array_type, array, index):
