@@ -71,7 +71,7 @@ def test_the_cut_into_batches_depends_on_the_content_alone(lines, block_sizes):
 
     def cut(reader):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sources_module, "BATCH_BYTES", 64)
+            patch.setattr("dsllm.io.batches.BATCH_BYTES", 64)
             patch.setattr(sources_module, "_read_blocks", reader)
             return [(batch.first_line, batch.lines) for batch in read_batches(Source(0, "a"))]
 

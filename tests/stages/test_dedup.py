@@ -212,7 +212,7 @@ def make_sources(tmp_path):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 5000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 5000)
 
 
 @pytest.mark.usefixtures("small_batches")

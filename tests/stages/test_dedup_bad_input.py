@@ -57,7 +57,7 @@ def tiny_memory(monkeypatch):
     """Many chunks, partitions and stretches."""
     monkeypatch.setattr("dsllm.stages.dedup.config.MIN_MEMORY_BYTES", 1)
     monkeypatch.setattr("dsllm.stages.dedup.corpus.CHUNK_DOCUMENTS", 37)
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 5000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 5000)
 
 
 @pytest.mark.usefixtures("tiny_memory")

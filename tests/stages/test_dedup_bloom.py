@@ -86,7 +86,7 @@ def make_sources(tmp_path):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 5000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 5000)
 
 
 def sift_with_sets(texts, n_bands, n_rows, *, shingle_words=5, seed=1):

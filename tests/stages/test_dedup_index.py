@@ -86,7 +86,7 @@ def write_dumps(folder, n_dumps=3, n_documents=150):
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 5000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 5000)
     monkeypatch.setattr("dsllm.stages.dedup.corpus.CHUNK_DOCUMENTS", 37)
 
 
@@ -205,7 +205,7 @@ def make_runs(folder, **settings):
 
 
 def test_workers_and_memory_change_no_byte(tmp_path, monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 5000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 5000)
     expected = make_runs(tmp_path, overwrite=True)
     index_bytes = folder_bytes(tmp_path / "index")
     assert make_runs(tmp_path, overwrite=True, n_workers=2) == expected

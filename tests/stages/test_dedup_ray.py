@@ -63,7 +63,7 @@ def settings_of(folder: Path, name: str, *, is_against: bool) -> DedupConfig:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("is_against", [False, True])
 def test_a_lost_node_changes_no_byte(tmp_path, monkeypatch, cluster, is_against):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 50_000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 50_000)
     sources = write_sources(tmp_path)
     quiet = Reporter(is_quiet=True)
     if is_against:

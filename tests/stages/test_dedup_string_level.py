@@ -91,7 +91,7 @@ SETTINGS = {"cut_spans": 8, "cut_lines": True, "cut_paragraphs": True}
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 4000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 4000)
 
 
 @pytest.mark.usefixtures("small_batches")

@@ -172,7 +172,7 @@ def test_partitions_chunks_and_workers_change_nothing(tmp_path, monkeypatch, n_w
     memory_bytes, stretch, chunk = sizes
     monkeypatch.setattr(repeats, "STRETCH_RECORDS", stretch)
     monkeypatch.setattr("dsllm.stages.dedup.corpus.CHUNK_DOCUMENTS", chunk)
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 300)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 300)
     sources = families(3)
     found = find(tmp_path, sources, n_workers=n_workers, memory_bytes=memory_bytes, **ALL)
     assert found == expect(sources, **ALL)

@@ -435,7 +435,7 @@ def test_annotated_documents_are_all_kept_with_what_was_found():
 
 
 def test_the_number_of_workers_changes_no_byte(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 2000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 2000)
     paths = [write(f"in{n}.jsonl", *mixed_documents()[n:], *mixed_documents()) for n in range(3)]
     outputs = {}
     for n_workers in (1, 2):

@@ -202,7 +202,7 @@ def test_the_seed_changes_the_order_and_nothing_else(tmp_path, two):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 20_000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 20_000)
 
 
 SETTINGS = {"weights": ("en=0.5", "zh=0.5"), "shard_bytes": 60_000}
@@ -220,7 +220,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path, two):
 
 def test_batches_change_no_line(tmp_path, two, monkeypatch):
     remix(two, tmp_path / "large", **SETTINGS)
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 7_000)
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 7_000)
     remix(two, tmp_path / "small", **SETTINGS)
     assert read_folder(tmp_path / "large") == read_folder(tmp_path / "small")
 

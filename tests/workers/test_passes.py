@@ -38,7 +38,7 @@ def read_sizes(work, index):
 
 
 def test_columns_are_appended_per_source(tmp_path, work, monkeypatch):
-    monkeypatch.setattr("dsllm.io.sources.BATCH_BYTES", 2)  # a line a batch
+    monkeypatch.setattr("dsllm.io.batches.BATCH_BYTES", 2)  # a line a batch
     work.write_columns(measure, make_sources(tmp_path), ["sizes"], label="test")
     assert read_sizes(work, 0) == [[1, 1], [2, 2]]
     assert read_sizes(work, 1) == []

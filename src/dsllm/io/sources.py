@@ -19,11 +19,11 @@ import orjson
 
 from dsllm.errors import DsllmError, InputError, ShardError
 from dsllm.io.atomic import file_sha256
+from dsllm.io.batches import cut_batches
 from dsllm.io.compression import codec_of_head, codec_of_name, decompress
 from dsllm.io.documents import Batch
 from dsllm.io.manifest import MANIFEST, PARTIAL, Manifest, ShardRecord, read_manifest
 
-BATCH_BYTES = 2 << 20
 SUFFIXES = (
     *(name + packed for name in (".jsonl", ".json", ".ndjson") for packed in ("", ".gz", ".zst", ".zstd")),
     ".parquet",
@@ -75,36 +75,11 @@ def read_batches(source: Source) -> Iterator[Batch]:
         ShardError: it is cut or damaged.
     """
     name = "standard input" if source.path == "-" else source.path
-    blocks: list[bytes] = []
-    n_held = n_read = 0
     first_line = 1
-    for block, consumed in _read_blocks(source):
-        blocks.append(block)
-        n_held += len(block)
-        n_read += consumed
-        if n_held < BATCH_BYTES or (n_held - len(block) >= BATCH_BYTES and b"\n" not in block):
-            continue
-        held = b"".join(blocks)
-        blocks.clear()  # while a long line is worked on, no other copy of it is held
-        start = 0
-        while len(held) - start >= BATCH_BYTES:
-            # At the last line end within BATCH_BYTES; a line longer than that goes whole.
-            end = start + BATCH_BYTES
-            cut = held.rfind(b"\n", start, end) + 1 or held.find(b"\n", end) + 1
-            if not cut:
-                break
-            lines, start = held[start:cut], cut
-            if len(held) - start < BATCH_BYTES:
-                held, start = held[start:], 0
-            batch = Batch(source.index, name, first_line, lines, n_read)
-            first_line, n_read = first_line + count_lines(lines), 0
-            del lines
-            yield batch
-            del batch
-        blocks.append(held[start:])
-        n_held = len(blocks[0])
-    if n_held:
-        yield Batch(source.index, name, first_line, b"".join(blocks), n_read)
+    for lines, n_read in cut_batches(_read_blocks(source)):
+        yield Batch(source.index, name, first_line, lines, n_read)
+        first_line += count_lines(lines)
+        del lines
 
 
 def count_lines(lines: bytes) -> int:
