@@ -1,13 +1,10 @@
-"""Time the kernels on a GPU beside torch, flash-attn and Liger, where these are installed.
+"""Time the kernels on a GPU beside torch, torch.compile, flash-attn and Liger, where these are installed.
 
 Every contender's results and gradients are compared with the formula in fp64 first; a wrong one is named and
 never timed. `--dry` does the same on a CPU with tiny shapes: it proves this script, not a speed.
-
-Not yet run on a GPU.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import time
@@ -17,46 +14,44 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from gpu_case import Case, draw
+from gpu_cases_attention import SHAPES, list_attention, list_decode
+from gpu_cases_blocks import list_add_rms_norm, list_rms_norm, list_rope, list_swiglu
+from gpu_cases_training import list_adamw, list_cross_entropy, list_linear_cross_entropy
 from torch import Tensor
-from torch.nn import functional
+from torch._functorch import config as functorch_config
 
-from dsllm.kernels.attention import attention, attention_formula, document_lengths, visible
-from dsllm.kernels.rms_norm import rms_norm, rms_norm_torch
 from dsllm.progress import Reporter
 
-TOLERANCE = 2**-5  # of bf16 against fp64, relative to the largest number: as `dsllm kernels check` allows
-Contender = Callable[..., Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One kernel on one shape: who competes, on what, and what is right."""
-
-    kernel: str
-    shape: str
-    inputs: list[Tensor]
-    grad: Tensor
-    formula: Contender
-    contenders: dict[str, Contender]
-    flops: float  # of the forward pass; 0 where memory is the bound
-    n_bytes: float
-    # Cut inputs, results and gradients alike to what the formula can hold.
-    cut: Callable[[Tensor, int], Tensor] = lambda x, _: x
+TOLERANCE = 2**-5  # of bf16 against fp64, relative to the largest number: eight units in the last place
+LISTS = (
+    list_attention,
+    list_decode,
+    list_rms_norm,
+    list_add_rms_norm,
+    list_swiglu,
+    list_rope,
+    list_cross_entropy,
+    list_linear_cross_entropy,
+    list_adamw,
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender on one case."""
+    """One contender on one case; times are medians, rates are of the work that the case counts."""
 
     kernel: str
     shape: str
     contender: str
-    worst_error: float | None
-    forward_ms: float | None
-    both_ms: float | None
-    tflop_per_s: float | None  # forward and backward; the backward counts 2.5 times the forward
-    gb_per_s: float | None  # forward
-    note: str
+    worst_error: float | None = None
+    forward_ms: float | None = None
+    backward_ms: float | None = None
+    forward_tflop_per_s: float | None = None
+    backward_tflop_per_s: float | None = None
+    forward_gb_per_s: float | None = None
+    backward_gb_per_s: float | None = None
+    note: str = ""
 
 
 def main() -> None:
@@ -64,19 +59,19 @@ def main() -> None:
     device = "cpu" if arguments.dry else "cuda"
     if device == "cuda" and not torch.cuda.is_available():
         sys.exit("gpu_kernels: no GPU is here; --dry runs tiny shapes on the CPU")
-    cases = (*list_attention(device, is_dry=arguments.dry), *list_rms_norm(device, is_dry=arguments.dry))
-    launches = tune(cases) if arguments.tune and device == "cuda" else {}
-    rows = [row for case in cases for row in compete(case, device)]
-    name = "CPU, dry" if arguments.dry else torch.cuda.get_device_name()
-    show(rows, name)
-    document = {
-        "device": name,
-        "torch": torch.__version__,
-        "tuned": launches,
-        "rows": [asdict(r) for r in rows],
-    }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    functorch_config.donated_buffer = False  # what torch.compile makes is run backward several times
+    document: dict[str, object] = describe(device)
+    document["tuned"] = tune(device) if arguments.tune and device == "cuda" else {}
+    rows: list[Row] = []
+    for cases in LISTS:
+        if not arguments.only or cases.__name__.removeprefix("list_") in arguments.only.split(","):
+            for case in cases(device, is_dry=arguments.dry):
+                rows += compete(case, device)
+                torch.cuda.empty_cache()
+            document["rows"] = [asdict(row) for row in rows]
+            if arguments.json:
+                arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+    show(rows, document)
     if any(row.note.startswith("WRONG") for row in rows):
         sys.exit(1)
 
@@ -86,129 +81,71 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--dry", action="store_true", help="tiny shapes on the CPU")
     parser.add_argument("--tune", action="store_true", help="try other block shapes of attention first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    names = ",".join(cases.__name__.removeprefix("list_") for cases in LISTS)
+    parser.add_argument("--only", metavar="NAMES", help=f"some of {names}")
     return parser.parse_args()
 
 
-def list_attention(device: str, *, is_dry: bool) -> Iterator[Case]:
-    # batch, seq_len, n_heads, n_kv_heads, head_dim, mean length of documents (0: one a row)
-    shapes = [
-        (4, 4096, 32, 32, 128, 0),
-        (1, 16384, 32, 32, 128, 0),
-        (4, 4096, 64, 8, 128, 0),
-        (4, 4096, 32, 32, 128, 512),
-        (8, 2048, 16, 16, 64, 0),
-    ]
-    if is_dry:
-        shapes = [(1, 40, 2, 1, 16, 0), (1, 40, 2, 2, 16, 10)]
-    for batch, seq_len, n_heads, n_kv_heads, head_dim, mean in shapes:
-        heads = (n_heads, n_kv_heads, n_kv_heads, n_heads)
-        *inputs, grad = (draw(index, (batch, seq_len, n, head_dim), device) for index, n in enumerate(heads))
-        ids = None
-        if mean:
-            generator = torch.Generator().manual_seed(9)
-            ids = (torch.rand(batch, seq_len, generator=generator) < 1 / mean).cumsum(dim=1).to(device)
-        lengths = [seq_len] * batch if ids is None else document_lengths(ids)
-        flops = 2 * n_heads * head_dim * sum(length * (length + 1) for length in lengths)
-        yield Case(
-            "attention",
-            f"{batch} x {seq_len}, {n_heads} on {n_kv_heads} x {head_dim}" + (", documents" if mean else ""),
-            inputs,
-            grad,
-            partial(attention_formula, document_ids=None if ids is None else ids[:1]),
-            attention_contenders(ids, lengths, is_dry=is_dry),
-            flops=flops,
-            n_bytes=2 * sum(x.numel() for x in (*inputs, grad)),
-            cut=partial(cut_heads, n_shared=n_heads // n_kv_heads, n_heads=n_heads),
-        )
+def describe(device: str) -> dict[str, object]:
+    """Name the machine, and measure what it can do at most: the ceilings of all kernels."""
+    import triton
 
-
-def attention_contenders(ids: Tensor | None, lengths: list[int], *, is_dry: bool) -> dict[str, Contender]:
-    backend = "torch" if is_dry else "triton"
-
-    def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = None if ids is None else visible(q.shape[1], ids, q.device)
-        heads_first = (x.transpose(1, 2) for x in (q, k, v))
-        return functional.scaled_dot_product_attention(
-            *heads_first, attn_mask=mask, is_causal=mask is None, enable_gqa=q.shape[2] != k.shape[2]
-        ).transpose(1, 2)
-
-    contenders: dict[str, Contender] = {
-        "dsllm": partial(attention, document_ids=ids, backend=backend),
-        "torch SDPA": sdpa,
+    versions = {"torch": torch.__version__, "triton": triton.__version__}
+    if device == "cpu":
+        return {"device": "CPU, dry", **versions}
+    source = draw(0, (2**30,), device)  # 2 GiB
+    target = torch.empty_like(source)
+    copy_ms = time_ms(partial(target.copy_, source), device)
+    a, b = draw(1, (8192, 8192), device), draw(2, (8192, 8192), device)
+    product_ms = time_ms(lambda: a @ b, device)
+    return {
+        "device": torch.cuda.get_device_name(),
+        **versions,
+        "copy_gb_per_s": 4 * 2**30 / copy_ms / 1e6,
+        "product_tflop_per_s": 2 * 8192**3 / product_ms / 1e9,
     }
-    if is_installed("flash_attn") and not is_dry:
-        from flash_attn import flash_attn_func, flash_attn_varlen_func
-
-        ends = torch.tensor([0, *lengths], device="cuda").cumsum(0).int()
-
-        def packed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            flat = (x.flatten(0, 1) for x in (q, k, v))
-            longest = max(lengths)
-            return flash_attn_varlen_func(*flat, ends, ends, longest, longest, causal=True).view_as(q)
-
-        contenders["flash-attn"] = partial(flash_attn_func, causal=True) if ids is None else packed
-    return contenders
-
-
-def list_rms_norm(device: str, *, is_dry: bool) -> Iterator[Case]:
-    for shape in [(3, 40)] if is_dry else [(16384, 4096), (16384, 8192)]:
-        x, weight, grad = draw(0, shape, device), draw(1, shape[-1:], device), draw(2, shape, device)
-        backend = "torch" if is_dry else "triton"
-        contenders: dict[str, Contender] = {
-            "dsllm": partial(rms_norm, eps=1e-6, backend=backend),
-            "torch": lambda x, weight: functional.rms_norm(x, weight.shape, weight, 1e-6),
-        }
-        if is_installed("liger_kernel") and not is_dry:
-            from liger_kernel.ops.rms_norm import LigerRMSNormFunction
-
-            contenders["Liger"] = lambda x, weight: LigerRMSNormFunction.apply(
-                x, weight, 1e-6, 0.0, "llama", False
-            )  # not in place: others use the gradient too
-        formula = partial(rms_norm_torch, eps=1e-6)
-        shape_name = " x ".join(map(str, shape))
-        yield Case("rms_norm", shape_name, [x, weight], grad, formula, contenders, 0, 4 * x.numel())
-
-
-def draw(seed: int, shape: tuple[int, ...], device: str) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator).to(device, torch.bfloat16)
-
-
-def cut_heads(x: Tensor, _: int, *, n_shared: int, n_heads: int) -> Tensor:
-    """Keep the last key head of the first row, and the query heads that read it: heads do not mix."""
-    return x[:1, :, -(n_shared if x.shape[2] == n_heads else 1) :]
 
 
 def compete(case: Case, device: str) -> Iterator[Row]:
-    """Check and time each contender on one case."""
-    cuts = [case.cut(x, index) for index, x in enumerate(case.inputs)]
-    expected = with_gradients(case.formula, [x.double() for x in cuts], case.cut(case.grad, -1).double())
-    for name, contender in case.contenders.items():
-        blank = partial(Row, case.kernel, case.shape, name)
-        try:
-            actual = with_gradients(contender, case.inputs, case.grad)
-        except (RuntimeError, ValueError, NotImplementedError) as error:  # no memory, or not for this GPU
-            yield blank(None, None, None, None, None, f"failed: {str(error).splitlines()[0][:60]}")
-            continue
-        pairs = zip(actual, expected, strict=True)
-        worst = max(relative_error(case.cut(a, index), e) for index, (a, e) in enumerate(pairs))
-        if not worst <= TOLERANCE:
-            yield blank(worst, None, None, None, None, "WRONG, so not timed")
-            continue
-        forward_ms = time_ms(lambda run=contender: run(*case.inputs), device)
-        both_ms = time_ms(lambda run=contender: with_gradients(run, case.inputs, case.grad), device)
-        rate = case.flops * 3.5 / both_ms / 1e9 if case.flops else None
-        yield blank(worst, forward_ms, both_ms, rate, case.n_bytes / forward_ms / 1e6, "")
+    """Check every contender on one case, then time those that are right."""
+    expected = case.expected()
+    rows = {name: check(case, name, expected) for name in case.contenders}
+    del expected
+    for name, row in rows.items():
+        yield row if row.note else timed(case, name, row, device)
 
 
-def with_gradients(function: Contender, inputs: list[Tensor], grad: Tensor) -> list[Tensor]:
-    leaves = [x.detach().requires_grad_() for x in inputs]
-    result = function(*leaves)
-    return [result.detach(), *torch.autograd.grad(result, leaves, grad)]
+def check(case: Case, name: str, expected: list[Tensor]) -> Row:
+    try:
+        actual = case.contenders[name].results()
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:  # not for this GPU, say
+        note = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        return Row(case.kernel, case.shape, name, note=f"failed: {note}")
+    worst = max(relative_error(a, e) for a, e in zip(actual, expected, strict=True))
+    note = "" if worst <= TOLERANCE else "WRONG, so not timed"
+    return Row(case.kernel, case.shape, name, worst, note=note)
+
+
+def timed(case: Case, name: str, row: Row, device: str) -> Row:
+    contender = case.contenders[name]
+    forward_ms = time_ms(contender.prepare_forward(), device)
+    backward_ms = None
+    if contender.prepare_backward is not None:
+        backward_ms = time_ms(contender.prepare_backward(), device)
+    times = (forward_ms, backward_ms)
+    flop_rates = [rate(work, ms, 1e9) for work, ms in zip(case.flops, times, strict=True)]
+    byte_rates = [rate(work, ms, 1e6) for work, ms in zip(case.n_bytes, times, strict=True)]
+    return Row(case.kernel, case.shape, name, row.worst_error, *times, *flop_rates, *byte_rates)
+
+
+def rate(work: float, ms: float | None, unit: float) -> float | None:
+    return work / ms / unit if work and ms else None
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    scale = expected.abs().max().clamp(min=1.0)
+    """Measure the largest difference against the largest number; what is no number makes it NaN."""
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)}, not {tuple(expected.shape)}"
+    scale = expected.abs().max().clamp(min=1e-30)
     return float((actual.double() - expected).abs().max() / scale)
 
 
@@ -216,33 +153,34 @@ def time_ms(function: Callable[[], object], device: str) -> float:
     if device == "cuda":
         from triton.testing import do_bench
 
-        return float(do_bench(function, warmup=100, rep=500, return_mode="median"))
+        return float(do_bench(function, warmup=50, rep=200, return_mode="median"))
     begin = time.perf_counter()
     function()
     return 1000 * (time.perf_counter() - begin)
 
 
-def tune(cases: tuple[Case, ...]) -> dict[str, dict[str, object]]:
+def tune(device: str) -> dict[str, dict[str, object]]:
     """Choose block shapes of attention by measurement, for this run; what was chosen, by head_dim."""
     from dsllm.kernels.attention_tune import tune_attention
 
-    chosen = {}
-    for case in cases:
-        head_dim = str(case.inputs[0].shape[-1])
-        if case.kernel == "attention" and head_dim not in chosen:
-            launches = tune_attention(*case.inputs)
-            chosen[head_dim] = {kernel: asdict(launch) for kernel, launch in launches.items()}
+    chosen: dict[str, dict[str, object]] = {}
+    for batch, seq_len, n_heads, n_kv_heads, head_dim, _ in SHAPES:
+        if str(head_dim) not in chosen:
+            heads = (n_heads, n_kv_heads, n_kv_heads)
+            tensors = [draw(n, (batch, seq_len, count, head_dim), device) for n, count in enumerate(heads)]
+            launches = tune_attention(*tensors)
+            chosen[str(head_dim)] = {kernel: asdict(launch) for kernel, launch in launches.items()}
     return chosen
 
 
-def is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def show(rows: list[Row], device: str) -> None:
-    columns = ("kernel", "shape", "who", "worst error", "forward ms", "both ms", "TFLOP/s", "GB/s", "note")
+def show(rows: list[Row], document: dict[str, object]) -> None:
+    columns = ("kernel", "shape", "who", "worst error", "fwd ms", "bwd ms")
+    columns += ("fwd TFLOP/s", "bwd TFLOP/s", "fwd GB/s", "bwd GB/s", "note")
     cells = [tuple("" if value is None else value for value in asdict(row).values()) for row in rows]
-    Reporter().table(f"kernels on {device}", columns, cells)
+    Reporter().table(f"kernels on {document['device']}", columns, cells)
+    if "copy_gb_per_s" in document:
+        print(f"a copy: {document['copy_gb_per_s']:,.0f} GB/s; a product of 8,192 x 8,192 in bf16:", end=" ")
+        print(f"{document['product_tflop_per_s']:,.0f} TFLOP/s")
 
 
 if __name__ == "__main__":
