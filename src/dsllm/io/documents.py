@@ -7,7 +7,7 @@ is JSON is what orjson takes: UTF-8 without a byte order mark, no half of a surr
 """
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
@@ -24,6 +24,8 @@ class Batch:
     first_line: int  # counted from 1
     lines: bytes
     n_read: int  # bytes taken from the file since the batch before, compressed as they were
+    # What one pass found out and the next can use, where the batch stays in memory: see `lines_of`.
+    memo: dict[str, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def describe(self) -> str:
         """Name the place for messages."""

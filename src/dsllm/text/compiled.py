@@ -12,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsllm.io.atomic import write_atomic
 from dsllm.text.object_code import load_code
@@ -106,6 +108,20 @@ class Compiled:
             except OSError:  # compiled anew in every process
                 return cast(Callable[..., Any], self.dispatcher)
         return load_code(kept, kinds, name) or self.dispatcher
+
+
+def kept_array(name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """Give an array that takes long to make: once per machine, kept beside the code."""
+    path = code_folder() / f"{name}.npy"
+    if not path.exists():
+        file = BytesIO()
+        np.save(file, make())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, file.getvalue())
+        except OSError:  # made anew in every process
+            return make()
+    return cast(NDArray[Any], np.load(path, mmap_mode="r"))
 
 
 @contextmanager

@@ -11,8 +11,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from dsllm.io.documents import Batch
 from dsllm.text.json_lines_compiled import BLANK, UNSURE, count_line_feeds, read_lines, write_line_ends
 from dsllm.text.texts import ROOM_BYTES, Texts
+
+_MUCH_BYTES = 1 << 24
+Bounds = tuple[NDArray[np.int64], NDArray[np.int64]]  # where each line starts, and where it ends
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,40 @@ class Lines:
         return found
 
 
-def find_lines(lines: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def find_lines(lines: bytes) -> Bounds:
     """Find where each line starts, and where it ends with its line feed, which the last one may lack."""
     data = np.frombuffer(lines, np.uint8)
     has_more = len(lines) > 0 and not lines.endswith(b"\n")
-    bounds = np.empty(count_line_feeds(data) + has_more + 1, np.int64)
-    bounds[0], bounds[-1] = 0, len(lines)
-    write_line_ends(data, bounds[1:])
+    # Room for a line a byte, of which little is touched; of much text the lines are counted first.
+    n_most = len(lines) if len(lines) <= _MUCH_BYTES else count_line_feeds(data)
+    bounds = np.empty(n_most + 2, np.int64)
+    bounds[0] = 0
+    n_lines = write_line_ends(data, bounds[1:])
+    if has_more:
+        n_lines += 1
+        bounds[n_lines] = len(lines)
+    bounds = bounds[: n_lines + 1].copy()
     return bounds[:-1], bounds[1:]
 
 
-def read_texts(lines: bytes, text_field: str, id_field: str = "id") -> Lines | None:
-    """Read the texts and ids of whole lines; None where any line needs a second look."""
+def lines_of(batch: Batch) -> Bounds:
+    """Find the lines of a batch as `find_lines` does, once: passes over it in memory find them there."""
+    found: Bounds | None = batch.memo.get("lines")
+    if found is None:
+        found = batch.memo["lines"] = find_lines(batch.lines)
+    return found
+
+
+def read_texts(
+    lines: bytes, text_field: str, id_field: str = "id", *, bounds: Bounds | None = None
+) -> Lines | None:
+    """Read the texts and ids of whole lines; None where any line needs a second look.
+
+    `bounds` says where they are, or where those are that are wanted; otherwise all of them are looked for.
+    """
     if not text_field.isascii() or not text_field.isprintable() or {'"', "\\"} & set(text_field):
         return None
-    starts, ends = find_lines(lines)
+    starts, ends = find_lines(lines) if bounds is None else bounds
     data = np.frombuffer(lines, np.uint8)
     texts = np.empty(len(lines) + ROOM_BYTES, np.uint8)
     text_ends = np.empty(len(ends), np.int64)

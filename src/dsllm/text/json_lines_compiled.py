@@ -38,8 +38,8 @@ def count_line_feeds(data: NDArray[np.uint8]) -> int:
 
 
 @compiled
-def write_line_ends(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
-    """Write the place behind each line feed into `ends`."""
+def write_line_ends(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> int:
+    """Write the place behind each line feed into `ends`; returns their number."""
     n_whole = len(data) - len(data) % BLOCK_BYTES
     n_found = 0
     for place in range(0, n_whole, BLOCK_BYTES):
@@ -52,6 +52,7 @@ def write_line_ends(data: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
         if data[place] == _LINE_FEED:
             ends[n_found] = place + 1
             n_found += 1
+    return n_found
 
 
 @compiled

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.compiled import compiled
+from dsllm.text.compiled import compiled, kept_array
 from dsllm.text.scan import CJK, LETTER, MARK, PUNCTUATION, character_classes, simple_folding
 from dsllm.text.vector import (
     BLOCK_BYTES,
@@ -34,7 +34,7 @@ N_STATE = 3
 @functools.cache
 def word_tables() -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
     """Give the classes and the folding of code points as the compiled loops take them."""
-    return character_classes(), simple_folding()
+    return kept_array("character_classes", character_classes), kept_array("simple_folding", simple_folding)
 
 
 @compiled

@@ -5,6 +5,7 @@ a scratch folder, whole or absent per source, so that a killed run goes on with 
 input can be read once, so the first pass copies it into the scratch folder for the others.
 """
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -158,10 +159,11 @@ def read_column(
 ) -> NDArray[Any]:
     """Map a column for reading: shape (n,), or (n, width) for a width other than one."""
     path = column_path(scratch, source_index, name)
-    if path.stat().st_size:
-        column: NDArray[Any] = np.memmap(path, dtype, mode="r")
-    else:
-        column = np.zeros(0, dtype)  # an empty file cannot be mapped
+    with path.open("rb") as file:
+        if path.stat().st_size:
+            column = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)
+        else:
+            column = np.zeros(0, dtype)  # an empty file cannot be mapped
     return column if width == 1 else column.reshape(len(column) // max(1, width), width)
 
 

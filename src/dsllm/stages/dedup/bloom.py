@@ -32,7 +32,7 @@ from dsllm.stages.dedup.plan import BLOOM_SIMILARITIES, estimate_documents
 from dsllm.stages.dedup.sign import Sign
 from dsllm.stages.dedup.table import show_removed
 from dsllm.text.compiled import announce_compiling
-from dsllm.text.json_lines import find_lines
+from dsllm.text.json_lines import lines_of
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.text.shingles import Hashes, fmix64
 from dsllm.workers.documents import Part, map_documents
@@ -113,7 +113,7 @@ class SignKeys:
         keys[:, _DIGEST] = fmix64(rows["digest"][:, 0] * _FACTOR + rows["digest"][:, 1])
         if n_bands:
             keys[:, 1:] = band_keys(signatures, *self.bands).T
-        starts, ends = find_lines(batch.lines)
+        starts, ends = lines_of(batch)
         places = rows["line"] - batch.first_line
         n_used = np.where(rows["n_words"] > 0, 1 + n_bands, 1)
         return Signed(batch, starts[places], ends[places], rows["n_bytes"], keys, n_used, columns.bad)

@@ -79,8 +79,9 @@ class Decide:
         write_atomic(self.corpus.scratch / "is-copy", (verdicts["level"] == EXACT).tobytes())
         roots = candidates.join_ties(self.corpus.scratch / "roots", len(self.corpus), self._find_ties())
         pairs = error.take_pairs(self._draw_pairs() if self.config.estimate_error else [])
+        likely = error.are_likely(pairs, self.corpus, self.config)
         n_compared = n_unlisted = 0
-        for path in self._judge(roots, np.unique([pairs["a"], pairs["b"]])):
+        for path in self._judge(roots, np.unique([pairs["a"][likely], pairs["b"][likely]])):
             twins = np.fromfile(path, NEAR_TWIN)
             verdicts["level"][twins["number"]] = NEAR
             verdicts["kept"][twins["number"]] = twins["kept"]
@@ -94,7 +95,9 @@ class Decide:
             )
         for found in chain.from_iterable(map(copies.read_copies, removed)):
             _follow(verdicts, found["number"])
-        return Decision(verdicts, removed, roots, n_compared, n_unlisted, self._estimate(pairs, verdicts))
+        return Decision(
+            verdicts, removed, roots, n_compared, n_unlisted, self._estimate(pairs, likely, verdicts)
+        )
 
     def _draw_pairs(self) -> list[Path]:
         n_bytes = sum(
@@ -105,11 +108,13 @@ class Decide:
         self._send(error.SendSamples(self.corpus, shuffle, self.corpus.scratch / "is-copy"), shuffle)
         return list(self.map(error.DrawPairs(self.corpus, self.config, shuffle), range(n_partitions)))
 
-    def _estimate(self, pairs: NDArray[Any], verdicts: NDArray[Any]) -> dict[str, Any] | None:
+    def _estimate(
+        self, pairs: NDArray[Any], likely: NDArray[np.bool_], verdicts: NDArray[Any]
+    ) -> dict[str, Any] | None:
         if not self.config.estimate_error:
             return None
         bands = choose_bands(self.config)
-        found = error.compare(pairs, self.corpus, verdicts, bands)
+        found = error.compare(pairs, likely, self.corpus, verdicts, bands)
         threshold, seed = self.config.threshold, self.config.seed
         return {
             "precision": error.check_removed(self.corpus, verdicts, NEAR, threshold, seed),

@@ -18,7 +18,7 @@ from dsllm.stages.dedup.corpus import DOCUMENT, Corpus
 from dsllm.stages.dedup.cuts import Cuts, cut_line, read_cuts
 from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
 from dsllm.stages.dedup.pairs import describe_reasons
-from dsllm.text.json_lines import find_lines
+from dsllm.text.json_lines import lines_of
 from dsllm.workers.passes import column_path, read_column
 
 STRING_COUNTS = ("n_cut", "n_removed_string", "n_text_bytes_cut")
@@ -106,7 +106,7 @@ class Divide:
     def __call__(self, batch: Batch) -> Divided:
         """Pack the lines that stay, and those that go with their notes."""
         fates = read_column(self.scratch, batch.source_index, "fates", FATE)
-        starts, ends = find_lines(batch.lines)
+        starts, ends = lines_of(batch)
         first, end = np.searchsorted(fates["line"], [batch.first_line, batch.first_line + len(ends)])
         places = fates["line"][first:end] - batch.first_line
         stays = fates["level"][first:end] == STAYS

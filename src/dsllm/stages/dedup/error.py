@@ -5,9 +5,10 @@ is a meeting place, and of the documents that meet there two are drawn. A pair t
 chances to meet; divided by these, the drawn pairs stand for all pairs of documents that share a shingle
 (Horvitz and Thompson 1952). Of the places a few are taken, those of likely duplicates more often than others,
 and weighed for it (priority sampling: Duffield, Lund and Thorup 2007). Copies take no part: they are found
-without fail.
+without fail. Of the drawn pairs those are compared that may be alike: see `are_likely`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from dsllm.io.atomic import write_atomic
 from dsllm.progress import Reporter
-from dsllm.stages.dedup.bands import band_keys, find_probability
+from dsllm.stages.dedup.bands import band_keys, choose_bands, find_probability
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import SAMPLE, Chunk, Corpus, Numbers
 from dsllm.stages.dedup.judge_compiled import compare_pairs
@@ -41,6 +42,7 @@ _SHINGLES_AT_ONCE = 1 << 20
 _PLACES_AT_ONCE = 4096
 # Pairs whose estimated similarity is this far below the threshold are sampled so much less.
 _FAR_BELOW, _FAR_FRAC = 0.3, 0.02
+_LEAST_CHANCE = 1e-9  # of taking a pair of the least bin's similarity for unlike
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _Z = 1.959963984540054  # of the normal distribution: 95 % lie within so many standard deviations
 _BINS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -169,17 +171,55 @@ class Compared:
     is_broken: NDArray[np.bool_]  # one of the two went
 
 
-def compare(pairs: NDArray[Any], corpus: Corpus, verdicts: NDArray[Any], bands: tuple[int, int]) -> Compared:
-    """Compare drawn pairs exactly, by the definition of `text/shingles.py`."""
+def are_likely(pairs: NDArray[Any], corpus: Corpus, config: DedupConfig) -> NDArray[np.bool_]:
+    """Say which of the drawn pairs are worth comparing: most of what meets by chance is unlike.
+
+    Those that share a band are, and those whose signatures agree in more places than a pair of the least
+    similarity that is told of (or of the threshold) would fail to but once in 1e9 times.
+    """
+    numbers = np.stack([pairs["a"], pairs["b"]], axis=1).ravel()
+    signatures = corpus.gather_signatures(numbers)
+    n_equal = (signatures[::2] == signatures[1::2]).sum(axis=1)
+    most = _most_by_chance(min(_BINS[0], config.threshold), config.n_hashes)
+    is_likely: NDArray[np.bool_] = (n_equal > most) | _share_band(signatures, choose_bands(config))
+    return is_likely
+
+
+def _most_by_chance(similarity: float, n_hashes: int) -> int:
+    """Give how many hashes may agree that those of a pair of `similarity` do not exceed once in 1e9; or -1.
+
+    Source: the distribution function of the binomial.
+    """
+    share = 0.0
+    for n_equal in range(n_hashes):
+        share += math.comb(n_hashes, n_equal) * similarity**n_equal * (1 - similarity) ** (n_hashes - n_equal)
+        if share > _LEAST_CHANCE:
+            return n_equal - 1
+    return n_hashes - 1
+
+
+def _share_band(signatures: NDArray[np.uint32], bands: tuple[int, int]) -> NDArray[np.bool_]:
+    keys = band_keys(signatures, *bands)
+    shares: NDArray[np.bool_] = (keys[:, ::2] == keys[:, 1::2]).any(axis=0)
+    return shares
+
+
+def compare(
+    pairs: NDArray[Any],
+    likely: NDArray[np.bool_],
+    corpus: Corpus,
+    verdicts: NDArray[Any],
+    bands: tuple[int, int],
+) -> Compared:
+    """Compare the likely ones of the drawn pairs exactly, by the definition of `text/shingles.py`."""
     numbers: Numbers = np.stack([pairs["a"], pairs["b"]], axis=1).ravel()
-    shared, similarity = _compare_exactly(corpus, numbers)
-    weight = pairs["n_pairs"] / np.maximum(shared, 1)
-    keys = band_keys(corpus.gather_signatures(numbers), *bands)
+    shared, similarity = np.ones(len(pairs), np.int64), np.zeros(len(pairs))
+    shared[likely], similarity[likely] = _compare_exactly(corpus, numbers[np.repeat(likely, 2)])
     stays = verdicts["kept"][numbers] < 0
     return Compared(
         similarity,
-        weight,
-        (keys[:, ::2] == keys[:, 1::2]).any(axis=0),
+        pairs["n_pairs"] / np.maximum(shared, 1),
+        _share_band(corpus.gather_signatures(numbers), bands),
         ~(stays[::2] & stays[1::2]),
     )
 

@@ -16,7 +16,7 @@ from dsllm.stages.dedup.candidates import tied_numbers
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import Chunk, Corpus, Numbers
 from dsllm.stages.dedup.sign import make_shingler
-from dsllm.text.json_lines import find_lines
+from dsllm.text.json_lines import lines_of, read_texts
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
 from dsllm.workers.passes import Columns, column_path, read_column
@@ -70,15 +70,23 @@ class FindSets:
     def __call__(self, batch: Batch) -> Columns:
         """Give the arrays by the names in COLUMNS."""
         needed = read_column(self.scratch, batch.source_index, self.chosen, NEEDED)["line"]
-        starts, ends = find_lines(batch.lines)
+        starts, ends = lines_of(batch)
         first, end = np.searchsorted(needed, [batch.first_line, batch.first_line + len(ends)])
-        texts = []
-        for place in (needed[first:end] - batch.first_line).tolist():
-            fields = parse_line(batch.lines[starts[place] : ends[place]], self.config.text_field)
-            assert isinstance(fields, dict)  # the first pass has read it
-            texts.append(fields[self.config.text_field].encode())
-        hashes, set_ends = make_shingler(self.config).shingle_sets(Texts.join(texts))
+        places = needed[first:end] - batch.first_line
+        texts = self._read(batch.lines, starts[places], ends[places])
+        hashes, set_ends = make_shingler(self.config).shingle_sets(texts)
         return Columns({"sets": hashes, "set_sizes": np.diff(set_ends, prepend=0)})
+
+    def _read(self, lines: bytes, starts: Numbers, ends: Numbers) -> Texts:
+        text_field = self.config.text_field
+        if found := read_texts(lines, text_field, bounds=(starts, ends)):
+            return found.texts
+        texts = []
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            fields = parse_line(lines[start:end], text_field)
+            assert isinstance(fields, dict)  # the first pass has read it
+            texts.append(fields[text_field].encode())
+        return Texts.join(texts)
 
 
 def gather_sets(corpus: Corpus, numbers: Numbers) -> tuple[Hashes, Numbers]:

@@ -12,7 +12,7 @@ from dsllm.io.documents import BadLine, Batch, parse_fields
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import DOCUMENT, SAMPLE
 from dsllm.stages.dedup.fields import Fields, pack_dumps, read_fields
-from dsllm.text.json_lines import Lines, read_texts
+from dsllm.text.json_lines import Lines, lines_of, read_texts
 from dsllm.text.shingles import Permutations, make_permutations
 from dsllm.text.shingles_compiled import Shingler
 from dsllm.text.texts import Texts
@@ -79,8 +79,10 @@ class Sign:
 
 def read_lines(batch: Batch, config: DedupConfig) -> tuple[Lines, Fields | None, list[BadLine]]:
     """Read the texts and ids of a batch, fields where they are asked for, and lines that are no documents."""
-    if not config.asks_fields and (lines := read_texts(batch.lines, config.text_field)):
-        return lines, None, []
+    if not config.asks_fields:
+        plain = read_texts(batch.lines, config.text_field, bounds=lines_of(batch))
+        if plain is not None:
+            return plain, None, []
     numbered, bad = parse_fields(batch, text_field=config.text_field, on_error=config.on_error)
     asked = read_fields(batch, numbered, bad, config) if config.asks_fields else None
     if asked:

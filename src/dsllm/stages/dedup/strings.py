@@ -24,7 +24,7 @@ from dsllm.io.sources import Source
 from dsllm.stages.dedup.corpus import Corpus, Numbers
 from dsllm.stages.dedup.repeats import Repeats, has_ranges, key_names, read_ranges
 from dsllm.stages.dedup.strings_compiled import find_minimisers, find_spans, minimiser_words
-from dsllm.text.json_lines import find_lines
+from dsllm.text.json_lines import lines_of
 from dsllm.text.scan import paragraph_spans
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
@@ -117,7 +117,7 @@ class _Staying:
         numbers, rows = (
             read_column(scratch, batch.source_index, name, dtype) for name, dtype in STAYING.items()
         )
-        starts, ends = find_lines(batch.lines)
+        starts, ends = lines_of(batch)
         first, end = np.searchsorted(numbers, [batch.first_line, batch.first_line + len(ends)])
         places = (numbers[first:end] - batch.first_line).tolist()
         return cls([batch.lines[starts[place] : ends[place]] for place in places], np.array(rows[first:end]))
