@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dsllm.kernels import decode_attention_triton
 from dsllm.kernels.checks import decode
 from dsllm.kernels.decode_attention import decode_attention, decode_attention_formula, plan_pages
 
@@ -54,3 +55,12 @@ def test_shapes_that_do_not_fit_are_refused():
     for q in (torch.zeros(1, 3, 8), torch.zeros(1, 2, 6), torch.zeros(2, 2, 8)):
         with pytest.raises(ValueError):
             decode_attention(q, keys, keys, plan)
+
+
+def test_programs_share_long_texts_where_there_are_few():
+    split_count = decode_attention_triton.split_count
+    assert split_count(64 * 32, 4096) == 1  # more programs than places
+    assert split_count(4 * 8, 16384) == 16  # 528 // 32
+    assert split_count(1, 1024) == 4  # each has 256 tokens
+    assert split_count(1, 2**20) == 32
+    assert split_count(1, 5) == 1
