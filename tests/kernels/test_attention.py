@@ -13,7 +13,7 @@ from dsllm.kernels.attention import (
 from dsllm.kernels.attention_blocks import attention_blocks
 from dsllm.kernels.attention_cases import ATTENTION_SHAPES
 from dsllm.kernels.attention_launch import KERNELS, Launch, launch_for
-from dsllm.kernels.attention_triton import builds
+from dsllm.kernels.attention_triton import builds, find_bounds
 
 
 def random_inputs(batch, seq_len, n_heads, n_kv_heads, head_dim, *, seed=0):
@@ -110,7 +110,9 @@ def test_blocks_on_a_cpu_match_the_formula_in_fp64(document_lengths, dtype):
         inputs,
         dout,
     )
-    assert error <= check.TOLERANCES[dtype]
+    # bf16: three units, as its backward pass takes the softmax's weights as they are after rounding.
+    allowed = {torch.float32: check.TOLERANCES[torch.float32], torch.bfloat16: 3 * 2**-8}
+    assert error <= allowed[dtype]
 
 
 def test_wide_heads_in_bf16_go_by_blocks_on_a_cpu(monkeypatch):
@@ -230,3 +232,22 @@ def test_tuning_uses_the_fastest_blocks(use_launch):
     assert set(chosen) == set(KERNELS)
     for kernel in KERNELS:
         assert launch_for(kernel, "sm_90", 16, torch.float32) == chosen[kernel]
+
+
+def test_bounds_of_documents_are_found_once_and_again_when_the_ids_change():
+    ids = torch.tensor([[0, 0, 1, 1, 1]])
+    starts, ends = find_bounds(ids)
+    assert starts.tolist() == [[0, 0, 2, 2, 2]]
+    assert ends.tolist() == [[2, 2, 5, 5, 5]]
+    assert find_bounds(ids)[0] is starts
+    ids[0, 2] = 0  # in place: the same tensor, other documents
+    assert find_bounds(ids)[0].tolist() == [[0, 0, 0, 3, 3]]
+    assert find_bounds(ids.clone())[1].tolist() == [[3, 3, 3, 5, 5]]
+
+
+def test_bounds_of_documents_under_inference_mode():
+    with torch.inference_mode():  # where tensors count no versions
+        ids = torch.tensor([[0, 1]])
+        assert find_bounds(ids)[0].tolist() == [[0, 1]]
+        ids[0, 1] = 0
+        assert find_bounds(ids)[0].tolist() == [[0, 0]]

@@ -20,6 +20,7 @@ from dsllm.kernels.attention_tiles_triton import (
     store_rows,
     stream_rows,
 )
+from dsllm.kernels.rounding_triton import round_to
 
 
 @triton.jit
@@ -44,7 +45,7 @@ def _query_step(
         key = (begin + tl.arange(0, BLOCK_K))[None, :]
         weights = tl.where((key <= query[:, None]) & (key >= start[:, None]), weights, 0.0)
     dscores = weights * (dot(dout, tl.trans(v), nothing, UPCAST) - delta[:, None])
-    return dot(dscores.to(k.dtype), k, dq, UPCAST)
+    return dot(round_to(dscores, k.dtype), k, dq, UPCAST)
 
 
 @triton.jit
@@ -114,10 +115,10 @@ def _key_step(
     dout = stream_rows(
         dout_in, batch, head, begin, seq_len, N_HEADS, HEAD_DIM, BLOCK_Q, BLOCK_D, USES_DESCRIPTORS,
     )  # fmt: skip
-    dv = dot(weights.to(dout.dtype), dout, dv, UPCAST)
+    dv = dot(round_to(weights, dout.dtype), dout, dv, UPCAST)
     delta = tl.load(delta_row + query, mask=query < seq_len, other=0.0)
     dscores = weights * (dot(v, tl.trans(dout), nothing, UPCAST) - delta[None, :])
-    return dot(dscores.to(q.dtype), q, dk, UPCAST), dv
+    return dot(round_to(dscores, q.dtype), q, dk, UPCAST), dv
 
 
 @triton.jit

@@ -17,6 +17,7 @@ from dsllm.kernels.attention_tiles_triton import (
     store_rows,
     stream_rows,
 )
+from dsllm.kernels.rounding_triton import round_to
 
 
 @triton.jit
@@ -42,7 +43,7 @@ def _step(
     v = stream_rows(
         v_in, batch, kv_head, begin, seq_len, N_KV_HEADS, HEAD_DIM, BLOCK_K, BLOCK_D, USES_DESCRIPTORS,
     )  # fmt: skip
-    total = dot(weights.to(v.dtype), v, total * shrink[:, None], UPCAST)
+    total = dot(round_to(weights, v.dtype), v, total * shrink[:, None], UPCAST)
     return total, new_max, row_sum
 
 

@@ -1,8 +1,8 @@
 """How large the blocks of the attention kernels are, on which machine.
 
-Chosen by compiling: of the blocks that leave no register spilled and fit the shared memory, those whose inner
-loop gives the tensor cores the largest share of its cycles (`dsllm kernels report`). `attention_tune`
-measures on a GPU instead, where someone asks for it.
+For sm_90 chosen by measuring on an H100 80GB HBM3 (benchmarks/README.md). For the others by compiling: of the
+blocks that leave no register spilled and fit the shared memory, those whose inner loop gives the tensor cores
+the largest share of its cycles (`dsllm kernels report`). `attention_tune` measures where someone asks for it.
 """
 
 from dataclasses import dataclass
@@ -43,8 +43,8 @@ class Launch:
 
 # By the kind of machine and the channels of a head, at most. For 16-bit numbers.
 _LAUNCHES: dict[tuple[str, int], tuple[Launch, Launch, Launch]] = {  # in the order of KERNELS
-    ("sm_90", 64): (Launch(128, 128, 8, 2, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 3, True)),
-    ("sm_90", 128): (Launch(128, 128, 8, 2, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 3, True)),
+    ("sm_90", 64): (Launch(64, 128, 4, 2, True), Launch(64, 64, 4, 2, True), Launch(64, 64, 4, 3, True)),
+    ("sm_90", 128): (Launch(128, 128, 8, 3, True), Launch(128, 64, 8, 3, True), Launch(64, 64, 4, 2, True)),
     ("sm_90", 256): (Launch(64, 64, 4, 2, True), Launch(128, 32, 8, 2, True), Launch(32, 64, 8, 2, True)),
     ("sm_100", 64): (Launch(128, 64, 8, 3, True), Launch(128, 128, 8, 2, True), Launch(64, 128, 8, 2, True)),
     ("sm_100", 128): (Launch(128, 64, 8, 3, True), Launch(128, 64, 8, 2, True), Launch(64, 128, 8, 2, True)),

@@ -5,6 +5,8 @@
 import triton
 import triton.language as tl
 
+from dsllm.kernels.rounding_triton import round_as, round_to
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 NEVER = tl.constexpr(-1e30)  # a maximum before any score: finite, since -inf - -inf is no number
 
@@ -60,7 +62,7 @@ def put_rows(
     A descriptor needs no register for addresses while a loop runs.
     """
     if USES_DESCRIPTORS:
-        tensor.store([batch, begin, head, 0], tile.to(tensor.dtype).reshape(1, ROWS, 1, BLOCK_D))
+        tensor.store([batch, begin, head, 0], round_to(tile, tensor.dtype).reshape(1, ROWS, 1, BLOCK_D))
     else:
         store_rows(tensor, tile, batch, head, begin, seq_len, N_HEADS, HEAD_DIM, ROWS, BLOCK_D)
 
@@ -76,7 +78,7 @@ def store_rows(
     STRIDE: tl.constexpr = N_HEADS * HEAD_DIM
     base = ptr + (tl.cast(batch, tl.int64) * seq_len + begin) * STRIDE + head * HEAD_DIM
     inside = (row < seq_len - begin) & (channel < HEAD_DIM)
-    tl.store(base + row * STRIDE + channel, tile.to(ptr.dtype.element_ty), mask=inside)
+    tl.store(base + row * STRIDE + channel, round_as(tile, ptr), mask=inside)
 
 
 @triton.jit

@@ -6,11 +6,10 @@ blocks that none of them sees are never visited, so packed short documents cost 
 alone. On Hopper and Blackwell the blocks that stream past come by tensor descriptors, which the hardware
 copies by itself; elsewhere the same source reads through pointers.
 
-Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
-
 Source: Dao 2023, arXiv:2307.08691, algorithms 1 and 2.
 """
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,11 +34,23 @@ _FUNCTIONS: dict[Kernel, Any] = {
 
 def attention_triton(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None) -> Tensor:
     """Launch the kernels; the same contract as `attention_torch`, for heads of up to 256 channels."""
-    starts = ends = None
-    if document_ids is not None:
-        starts, ends = document_starts(document_ids).int(), document_ends(document_ids).int()
+    starts, ends = (None, None) if document_ids is None else find_bounds(document_ids)
     out: Tensor = _Attention.apply(q, k, v, starts, ends)
     return out
+
+
+_last_bounds: list[tuple[weakref.ref[Tensor], int, tuple[Tensor, Tensor]]] = []  # one at most
+
+
+def find_bounds(document_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Find where each token's document begins and ends, int32; the layers of a model ask for the same."""
+    version = -1 if document_ids.is_inference() else document_ids._version
+    for known, known_version, bounds in _last_bounds:
+        if known() is document_ids and known_version == version >= 0:
+            return bounds
+    found = document_starts(document_ids).int(), document_ends(document_ids).int()
+    _last_bounds[:] = [(weakref.ref(document_ids), version, found)]
+    return found
 
 
 class _Attention(torch.autograd.Function):

@@ -1,7 +1,6 @@
 """Measure which blocks of the attention kernels are fastest on this GPU, and use them in this process.
 
-Nothing needs this: `attention_launch` ships blocks for every machine. Proved in Triton's interpreter; not yet
-run on a GPU.
+Nothing needs this: `attention_launch` ships blocks for every machine.
 """
 
 import itertools

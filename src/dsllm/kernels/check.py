@@ -17,9 +17,9 @@ from dsllm.kernels.checks.losses import check_linear_losses, check_losses_in_pla
 from dsllm.kernels.checks.measure import NAMES, UNITS, Check, random_tensors, worst_error
 from dsllm.kernels.child import run_module
 
-# Error allowed, relative to the largest number. fp32: a hundred roundings. bf16, whose unit is 2**-8: also
-# the rounding of the softmax's weights before their product and, in the interpreter, stores that truncate.
-TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 2**-5}
+# Error allowed, relative to the largest number. fp32: a hundred roundings. bf16: two units, those of the
+# softmax's weights before their product and of the result.
+TOLERANCES = {torch.float32: 5e-6, torch.bfloat16: 2 * UNITS[torch.bfloat16]}
 # batch, seq_len, n_heads, n_kv_heads, head_dim; then the lengths of each row's documents.
 AttentionShape = tuple[int, int, int, int, int]
 ATTENTION_SHAPES: tuple[tuple[AttentionShape, list[list[int]] | None], ...] = (
