@@ -5,8 +5,6 @@
 The same two kernels also add the residual stream before the norm and its gradient behind it, so that neither
 sum is a pass of its own. Each program of the backward pass sums the gain's gradient over rows that are fixed
 by their number, and the partial sums are added in a fixed order: the same bits every time.
-
-Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
 """
 
 from typing import Any
@@ -18,10 +16,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.build import Build
-from dsllm.kernels.launch import warps_for
+from dsllm.kernels.launch import is_amd, warps_for
 from dsllm.kernels.rounding_triton import round_as
 
-N_PROGRAMS = 256  # of the backward pass: two for each multiprocessor of a large GPU; fixed, so sums are too
+N_PROGRAMS = 132  # of the backward pass: one for each multiprocessor of a large GPU; fixed, so sums are too
+MAX_STAGES = 4
+MAX_AHEAD_BYTES = 96 << 10  # of rows that the backward pass loads ahead, which lie in shared memory
 N_PER_THREAD = 16
 
 
@@ -52,7 +52,7 @@ def _forward_kernel(
 @triton.jit
 def _backward_kernel(
     x_ptr, weight_ptr, scale_ptr, dy_ptr, dstream_ptr, dx_ptr, dnarrow_ptr, dweight_ptr, n_rows, d_model,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, N_STAGES: tl.constexpr,
 ):  # fmt: skip
     # x, dy, dx: (n_rows, d_model); so is dstream, the gradient that reaches the stream beside the norm, or
     # None; and dnarrow, dx once more in another dtype, or None.
@@ -62,7 +62,7 @@ def _backward_kernel(
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     dweight = tl.zeros([BLOCK], tl.float32)
     row_stride = tl.cast(d_model, tl.int64)
-    for row in range(tl.program_id(0), n_rows, tl.num_programs(0)):
+    for row in tl.range(tl.program_id(0), n_rows, tl.num_programs(0), num_stages=N_STAGES):
         place = row * row_stride + column
         x = tl.load(x_ptr + place, mask=inside, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + place, mask=inside, other=0.0).to(tl.float32)
@@ -166,7 +166,7 @@ def _launch_backward(
         beside = None if dstream is None else dstream.contiguous()
         _backward_kernel[(n_programs,)](
             stream, weight, scale, dy.contiguous(), beside, dx, dnarrow, dweight, n_rows, d_model,
-            BLOCK=block, **options,
+            BLOCK=block, N_STAGES=_stage_count(block, stream, dy, beside), **options,
         )  # fmt: skip
     return dx, dx if dnarrow is None else dnarrow, dweight.sum(dim=0).to(weight.dtype)
 
@@ -175,6 +175,18 @@ def _launch(d_model: int, arch: str | None = None) -> tuple[int, dict[str, int]]
     """Choose the columns held by one program, which is all, and its options."""
     block = triton.next_power_of_2(d_model)
     return block, {"num_warps": warps_for(block, N_PER_THREAD, arch)}
+
+
+def _stage_count(block: int, *streams: Tensor | None) -> int:
+    """Say how many rows of these tensors are under way at a time in the backward pass."""
+    row_bytes = block * sum(x.element_size() for x in streams if x is not None)
+    return _stages(row_bytes)
+
+
+def _stages(row_bytes: int, arch: str | None = None) -> int:
+    """Two are slower than one; of the third on, a multiprocessor's memory is busy with one program."""
+    n_stages = min(MAX_STAGES, 1 + MAX_AHEAD_BYTES // row_bytes)
+    return 1 if n_stages < 3 or is_amd(arch) else n_stages
 
 
 def builds(d_model: int, arch: str = "sm_90") -> list[Build]:
@@ -195,7 +207,14 @@ def builds(d_model: int, arch: str = "sm_90") -> list[Build]:
     fixed: dict[str, Any] = {"EPS": 1e-6, "BLOCK": block, "dnarrow_ptr": None}
     alone = fixed | dict.fromkeys(("residual_ptr", "stream_ptr", "dstream_ptr"))
     return [
-        Build(f"rms_norm {name}", f"d_model {d_model}{case}", kernel, types, constants, options)
+        Build(
+            f"rms_norm {name}",
+            f"d_model {d_model}{case}",
+            kernel,
+            types,
+            constants | {"N_STAGES": _stages(2 * block * n_streams, arch)},
+            options,
+        )
         for name, kernel in (("forward", _forward_kernel), ("backward", _backward_kernel))
-        for case, constants in (("", alone), (", residual", fixed))
+        for case, constants, n_streams in (("", alone, 2), (", residual", fixed, 3))
     ]
