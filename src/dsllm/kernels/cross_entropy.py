@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy_logits import IGNORED, overwrite_with_gradient, scale
-from dsllm.kernels.product import fast_fp32_products
+from dsllm.kernels.product import fast_fp32_products, has_wide_products
 
 CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
 MIN_CHUNK_TOKENS = 512
@@ -201,6 +201,15 @@ class _Gradients:
             return
         if self.weight.dtype == grad_logits.dtype:
             self.weight.addmm_(grad_logits.T, rows[chunk], beta=float(self.is_begun))
+        elif has_wide_products(grad_logits):  # not rounded in between, and in one pass
+            torch.addmm(
+                self.weight,
+                grad_logits.T,
+                rows[chunk],
+                beta=float(self.is_begun),
+                out_dtype=self.weight.dtype,
+                out=self.weight,
+            )
         elif self.is_begun:
             self.weight.add_(grad_logits.T @ rows[chunk])
         else:

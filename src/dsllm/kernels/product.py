@@ -27,6 +27,11 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return functional.linear(x, weight)
 
 
+def has_wide_products(x: Tensor) -> bool:
+    """Say whether torch adds up products of tensors like `x` in fp32 without rounding them to 16 bits."""
+    return x.is_cuda and torch.version.hip is None and x.dtype in {torch.bfloat16, torch.float16}
+
+
 @contextmanager
 def fast_fp32_products(weight: Tensor) -> Iterator[None]:
     """Let oneDNN compute fp32 products with `weight` while the block runs, if it does so in fp32.
