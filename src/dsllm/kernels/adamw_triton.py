@@ -4,8 +4,6 @@
 
 A table holds the addresses of each item's tensors, another one its rates. The tensors are cut into chunks of
 one length, and program n looks up in a list which chunk of which tensor is its own.
-
-Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
 """
 
 from collections.abc import Sequence

@@ -4,8 +4,6 @@
 
 A token's angles are loaded once for all its heads. The gradient is the rotation by the negative angle; it is
 written to memory of its own, since others may hold the gradient that came in.
-
-Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
 """
 
 from typing import Any

@@ -1,9 +1,6 @@
 # ruff: noqa: PLR0917 - a kernel takes its tensors one by one
 # mypy: allow-incomplete-defs
-"""SwiGLU as Triton kernels: one pass each way; the backward pass computes silu again.
-
-Proved in Triton's interpreter and by compiling for GPUs; not yet run on one.
-"""
+"""SwiGLU as Triton kernels: one pass each way; the backward pass computes silu again."""
 
 from typing import Any
 
