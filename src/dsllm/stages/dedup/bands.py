@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from dsllm.errors import ConfigError
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.text.shingles import Hashes, fmix64
+from dsllm.stages.dedup.groups_compiled import hash_bands
+from dsllm.text.shingles import Hashes
 
-_BASE = np.uint64(0x9E3779B97F4A7C15)
 _N_STEPS = 1000  # of each integral below; ten times as many change no choice
 
 
@@ -77,10 +77,6 @@ def balance_bands(threshold: float, n_hashes: int) -> tuple[int, int]:
 
 def band_keys(signatures: NDArray[np.uint32], n_bands: int, n_rows: int) -> Hashes:
     """Hash each band of each signature, and its place: (n_documents, n_hashes) to (n_bands, n_documents)."""
-    n_documents = len(signatures)
-    bands = signatures[:, : n_bands * n_rows].reshape(n_documents, n_bands, n_rows)
-    keys = np.zeros((n_bands, n_documents), np.uint64)
-    for row in range(n_rows):
-        keys *= _BASE
-        keys += bands[:, :, row].T
-    return fmix64(keys + np.arange(n_bands, dtype=np.uint64)[:, None] * _BASE)
+    keys = np.empty((n_bands, len(signatures)), np.uint64)
+    hash_bands(np.ascontiguousarray(signatures), n_rows, keys)
+    return keys

@@ -32,7 +32,7 @@ DOCUMENT = np.dtype(
 )
 # A row a sampled shingle of a document: its hash and the document's line.
 SAMPLE = np.dtype([("hash", "<u8"), ("line", "<i8")])
-CHUNK_DOCUMENTS = 1 << 16
+CHUNK_DOCUMENTS = 1 << 14
 
 
 @dataclass(frozen=True)

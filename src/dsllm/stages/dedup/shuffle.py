@@ -14,20 +14,25 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dsllm.io.atomic import atomic_file
-from dsllm.stages.dedup.groups_compiled import mark_seen, select_repeated
+from dsllm.stages.dedup.groups_compiled import mark_seen, select_repeated, sort_by_part
 from dsllm.text.shingles import Hashes
 
 N_TASKS_AT_ONCE = 4  # that share the memory, whatever the number of workers
+_WORTH_BYTES = 1 << 22  # less is not worth a partition of its own, if only for workers to share the work
+_N_SHARED = 8
 
 
 def count_partitions(n_bytes: int, memory_bytes: int) -> int:
-    """Choose into how many partitions so many bytes are cut, for those at work at once to fit the memory."""
-    return max(1, -(-n_bytes * N_TASKS_AT_ONCE // memory_bytes))
+    """Choose into how many partitions so many bytes are cut.
+
+    Those at work at once fit the memory, and there are some for the workers to share.
+    """
+    return max(1, -(-n_bytes * N_TASKS_AT_ONCE // memory_bytes), min(_N_SHARED, n_bytes // _WORTH_BYTES))
 
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Files `NAME-00000` in a folder, one a chunk."""
+    """Files `NAME-00000` in a folder, one a chunk, of records of whole 32-bit words."""
 
     scratch: Path
     name: str
@@ -38,12 +43,13 @@ class Shuffle:
     def write(self, chunk: int, keys: Hashes, records: NDArray[Any]) -> None:
         """Write the records of a chunk; the hash of its key says which partition a record goes to."""
         partitions = ((keys >> np.uint64(32)) * np.uint64(self.n_partitions)) >> np.uint64(32)
-        counts = np.bincount(partitions.astype(np.int64), minlength=self.n_partitions)
-        if self.n_partitions > 1:
-            records = records[np.argsort(partitions, kind="stable")]
+        n_words = np.dtype(self.dtype).itemsize // 4
+        words = np.ascontiguousarray(records).view(np.uint32).reshape(len(records), n_words)
+        ends, sorted_words = np.empty(self.n_partitions + 1, np.int64), np.empty_like(words)
+        sort_by_part(words, partitions.view(np.int64), ends, sorted_words)
         with atomic_file(self._path(chunk)) as file:
-            file.write(np.cumsum((0, *counts.tolist()), dtype="<i8").tobytes())
-            file.write(records.data)
+            file.write(ends.data)
+            file.write(sorted_words.data)
 
     def is_written(self, chunk: int) -> bool:
         """Tell whether a chunk's file is there, from a run that was interrupted."""
