@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-BATCH_BYTES = 2 << 20
+BATCH_BYTES = 4 << 20
 
 
 def cut_batches(blocks: Iterable[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:

@@ -68,7 +68,7 @@ def find_sources(inputs: Sequence[str]) -> list[Source]:
 
 
 def read_batches(source: Source) -> Iterator[Batch]:
-    """Read a source as batches of about 2 MiB of whole lines.
+    """Read a source as batches of about 4 MiB of whole lines.
 
     Raises:
         InputError: the file cannot be opened.
