@@ -169,3 +169,38 @@ def test_no_error_is_stated_when_none_is_wanted(tmp_path):
         reporter=Reporter(is_quiet=True),
     )
     assert "error" not in counts
+
+
+def test_the_most_equal_hashes_by_chance_by_hand():
+    """2**-30 is 9.3e-10 and 31 / 2**30 is 2.9e-8; of ten hashes none is equal once in 1,024 times."""
+    assert error._most_by_chance(0.5, 30) == 0
+    assert error._most_by_chance(0.5, 10) == -1
+    assert error._most_by_chance(0.5, 29) == -1  # 1.9e-9
+
+
+def test_what_is_stated_is_the_same_when_unlike_pairs_are_compared_too(tmp_path, monkeypatch):
+    draw = random.Random(4)  # words in common, by which unlike texts meet
+    texts = [f"{text} {' '.join(f'c{draw.randrange(3000)}' for _ in range(30))}" for text in make_texts()]
+    lines = [orjson.dumps({"text": text}) + b"\n" for text in texts]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(lines))
+
+    def state(name):
+        config = DedupConfig(n_bands=3, n_rows=24, shingle_words=1, threshold=0.8, format="jsonl")
+        reporter = Reporter(is_quiet=True)
+        inputs = [str(tmp_path / "in.jsonl")]
+        counts = run_module.run(config, inputs, str(tmp_path / name), options=RunOptions(), reporter=reporter)
+        return counts["error"]
+
+    n_likely = []
+    are_likely = error.are_likely
+
+    def count(pairs, corpus, config):
+        likely = are_likely(pairs, corpus, config)
+        n_likely.append((int(likely.sum()), len(likely)))
+        return likely
+
+    monkeypatch.setattr(error, "are_likely", count)
+    stated = state("some")
+    monkeypatch.setattr(error, "are_likely", lambda pairs, _corpus, _config: np.ones(len(pairs), bool))
+    assert state("all") == stated
+    assert 0 < n_likely[0][0] < n_likely[0][1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dsllm.text import compiled as module
-from dsllm.text.compiled import announce_compiling, compiled
+from dsllm.text.compiled import announce_compiling, compiled, kept_array
 
 
 @compiled
@@ -89,6 +89,26 @@ def test_code_that_asks_for_an_unknown_symbol_is_not_linked(tmp_path, monkeypatc
 def test_an_array_with_gaps_is_refused():
     with pytest.raises(AssertionError, match="not contiguous"):
         _describe(*_arguments()[:1], np.zeros(6)[::2], 1.0, False, np.uint64(0))
+
+
+def test_an_array_of_another_byte_order_is_refused():
+    with pytest.raises(AssertionError, match="byte order"):
+        _describe(np.zeros((2, 3), ">i4"), np.zeros(3), 1.0, False, np.uint64(0))
+
+
+def test_an_array_is_made_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "folder")
+    made = []
+
+    def make():
+        made.append(1)
+        return np.arange(5, dtype=np.uint32)
+
+    for _ in range(2):
+        assert kept_array("five", make).tolist() == [0, 1, 2, 3, 4]
+    assert len(made) == 1
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "folder" / "five.npy" / "none")
+    assert kept_array("five", make).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_kept_code_needs_no_numba():

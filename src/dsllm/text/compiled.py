@@ -97,7 +97,7 @@ class Compiled:
         try:
             kept = path.read_bytes()
         except OSError:
-            for tell in _listeners:
+            for tell in list(_listeners):
                 tell()
             from dsllm.text.numba_entry import compile_entry
 

@@ -60,6 +60,7 @@ def _make_run(
         for argument, n_dims in zip(arguments, arrays, strict=True):
             if n_dims:
                 assert argument.flags.c_contiguous, f"{name}: an array that is not contiguous"
+                assert argument.dtype.isnative, f"{name}: an array of another byte order"
                 values.append(argument.__array_interface__["data"][0])
                 values.extend(argument.shape)
             else:
