@@ -16,11 +16,10 @@ UNPACKED_RATIO = 4.0
 BYTES_PER_DOCUMENT = 4000
 BYTES_PER_WORD = 6
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".parquet")
-# Measured with one worker, the start taken off: of 223 MB of unlike documents 80 MB/s, of 3.6 GB with 1 GB of
-# memory 64 MB/s, for copies alone 120 MB/s; of 28 MB where seven in ten documents are duplicates 79 MB/s.
-# Taken from the slower side.
-BYTES_PER_S = {"near": 55e6, "exact": 90e6, "bloom": 70e6}
-START_S = 0.8
+# Measured with one worker, the start taken off: of 223 MB of unlike documents 80 to 95 MB/s, of 3.6 GB with
+# 1 GB of memory 67 MB/s; by --bloom 93 MB/s. Taken from the slower side.
+BYTES_PER_S = {"near": 60e6, "exact": 90e6, "bloom": 80e6}
+START_S = 0.5
 BLOOM_SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 PROGRAM_BYTES = 250_000_000  # of memory, whatever the inputs
 # Of a document in an index: its row, an id of 20 bytes and, at level near, a few sampled shingles.
