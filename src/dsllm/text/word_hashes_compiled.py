@@ -52,15 +52,16 @@ def _folding_of_digits() -> NDArray[np.uint32]:
 
 @compiled
 def _hash_texts(data, ends, fold, punctuation, classes, folding, hashes, word_ends):
-    folded, edges, state = make_room(ends)
+    folded, edges, parts, state = make_room(ends)
     n_words = start = 0
     for text in range(len(ends)):
         state[:] = 0
         state[PLACE] = start
         while True:
             n_words += next_words(
-                data, ends[text], state, folded, edges, fold, punctuation, classes, folding, hashes, n_words
-            )
+                data, ends[text], state, folded, edges, parts, fold, punctuation, classes, folding,
+                hashes, n_words,
+            )  # fmt: skip
             if state[PLACE] >= ends[text]:
                 break
         word_ends[text] = n_words
@@ -70,7 +71,7 @@ def _hash_texts(data, ends, fold, punctuation, classes, folding, hashes, word_en
 
 @compiled
 def _hash_normal_forms(data, ends, classes, folding, hashes, counts):
-    folded, edges, state = make_room(ends)
+    folded, edges, _, state = make_room(ends)
     start = 0
     for text in range(len(ends)):
         state[:] = 0
