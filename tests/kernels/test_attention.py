@@ -96,8 +96,9 @@ def test_torch_path_and_its_gradients_match_the_formula_in_fp64(document_lengths
 
 @pytest.mark.parametrize("document_lengths", [None, [[128, 1, 171], [300]], [[1] * 300, [50, 250]]], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_blocks_on_a_cpu_match_the_formula_in_fp64(document_lengths, dtype):
-    shapes = [(2, 300, heads, 16) for heads in (4, 2, 2, 4)]
+@pytest.mark.parametrize("head_dim", [16, 80])
+def test_blocks_on_a_cpu_match_the_formula_in_fp64(document_lengths, dtype, head_dim):
+    shapes = [(2, 300, heads, head_dim) for heads in (4, 2, 2, 4)]
     generator = torch.Generator().manual_seed(0)
     *inputs, dout = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     ids = starts = None
@@ -115,7 +116,7 @@ def test_blocks_on_a_cpu_match_the_formula_in_fp64(document_lengths, dtype):
     assert error <= allowed[dtype]
 
 
-def test_wide_heads_in_bf16_go_by_blocks_on_a_cpu(monkeypatch):
+def test_rows_of_some_length_go_by_blocks_on_a_cpu(monkeypatch):
     went = []
 
     def blocks(*arguments):
@@ -123,15 +124,18 @@ def test_wide_heads_in_bf16_go_by_blocks_on_a_cpu(monkeypatch):
         return attention_blocks(*arguments)
 
     monkeypatch.setattr("dsllm.kernels.attention_blocks.attention_blocks", blocks)
-    wide = [x.bfloat16() for x in random_inputs(1, 256, 1, 1, 96)]
+    wide = random_inputs(1, 512, 1, 1, 64)
+    rounded = [x.bfloat16() for x in random_inputs(1, 256, 1, 1, 32)]
     attention(*wide)
-    attention(*wide, document_ids=torch.arange(256)[None] // 128)
-    assert went == [False, True]
-    attention(*wide, document_ids=torch.arange(256)[None] // 64)  # short documents
-    attention(*random_inputs(1, 256, 1, 1, 96))  # fp32
-    attention(*(x.bfloat16() for x in random_inputs(1, 256, 1, 1, 64)))
+    attention(*rounded)
+    attention(*rounded, document_ids=torch.arange(256)[None] // 128)
+    assert went == [False, False, True]
+    attention(*rounded, document_ids=torch.arange(256)[None] // 64)  # short documents
+    attention(*(x.bfloat16() for x in random_inputs(1, 256, 1, 1, 16)))
     attention(*(x.bfloat16() for x in random_inputs(1, 100, 1, 1, 96)))
-    assert len(went) == 2
+    with torch.no_grad():
+        attention(*wide)
+    assert len(went) == 3
 
 
 def test_formula_by_hand(device):

@@ -12,10 +12,10 @@ from dsllm.kernels.backend import Backend, takes_kernel
 
 # Below this length a CPU is slower in bf16 than in fp32 with all casts: 3.2 times at 64 tokens, 1.2 at 256.
 SHORT_ON_CPU = 512
-# On a CPU in bf16, forward and backward, plain products of blocks beat the fused operator where heads are
-# wide and documents not tiny: 1.2 to 1.6 times for 128 channels and 128 to 2,048 tokens; for 64 channels
-# they are even, in fp32 and for documents of 50 tokens slower. They keep the weights: the length is bounded.
-BLOCKS_ON_CPU = range(128, 2049)
+# Plain products of blocks beat a CPU's fused operator in training, forward and backward, where rows are not
+# short: 1.4 times in fp32 and 1.6 in bf16 at 512 tokens of 64 channels, 1.2 at 1,024; in bf16 1.3 at 256
+# tokens of 32. They keep the weights: the length is bounded. By dtype: lengths, and least channels.
+BLOCKS_ON_CPU = {torch.bfloat16: (range(128, 2049), 32), torch.float32: (range(512, 1025), 64)}
 
 
 def attention(
@@ -151,10 +151,15 @@ def _suits_kernel(q: Tensor) -> bool:
 
 def _suits_blocks(q: Tensor, document_ids: Tensor | None) -> bool:
     batch, seq_len, _, head_dim = q.shape
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or head_dim <= 64 or seq_len not in BLOCKS_ON_CPU:
+    if q.device.type != "cpu" or q.dtype not in BLOCKS_ON_CPU:
+        return False
+    if q.dtype == torch.float32 and (not torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        return False  # forward alone the fused operator is as fast
+    lengths, min_channels = BLOCKS_ON_CPU[q.dtype]
+    if seq_len not in lengths or head_dim < min_channels:
         return False
     n_documents = batch if document_ids is None else int(_is_start(document_ids).sum())
-    return batch * seq_len >= BLOCKS_ON_CPU.start * n_documents
+    return batch * seq_len >= lengths.start * n_documents
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None) -> None:
