@@ -22,6 +22,7 @@ import transformers
 from dsllm.stages.tokenize.bpe import EOS, learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
 from dsllm.text.chat import chat_text, render_chat
+from dsllm.text.piece_counts import count_pieces
 from dsllm.text.tokenizer_files import load_tokenizer
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
@@ -87,7 +88,7 @@ def main() -> int:
 
 def make_small_tokenizer(folder: Path) -> str:
     texts = read_texts(GOLDEN / "tokenizer_corpus.jsonl")
-    words = learn_words(iter([texts]), TokenizeTrainConfig(vocab_size=VOCAB_SIZE))
+    words = learn_words(count_pieces(texts), TokenizeTrainConfig(vocab_size=VOCAB_SIZE))
     for name, data in tokenizer_files(words).items():
         (folder / name).write_bytes(data)
     return str(folder)

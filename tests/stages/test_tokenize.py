@@ -24,6 +24,7 @@ from dsllm.stages.tokenize.bpe import BOS, EOS, UNUSED_BYTES, learn_words, padde
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeEncodeConfig, TokenizeTrainConfig
 from dsllm.stages.tokenize.encode import EncodeTask
 from dsllm.stages.tokenize.statistics import MAX_SOURCES, OTHERS, SourceCounts
+from dsllm.text.piece_counts import count_pieces
 from dsllm.text.pretokens import pre_tokens
 from dsllm.text.tokenizer_files import (
     BYTE_OF_CHARACTER,
@@ -103,7 +104,7 @@ def merged(parts, pair):
 
 def test_merges_by_hand():
     # "aab" 3 times, "ab" twice: pairs ab 5, aa 3. Then a+ab 3. Then nothing is left that occurs twice.
-    words = learn_words(iter([["aab\naab\naab\nab\nab\n"]]), TokenizeTrainConfig(vocab_size=300))
+    words = learn_words(count_pieces(["aab\naab\naab\nab\nab\n"]), TokenizeTrainConfig(vocab_size=300))
     assert words.merges == [("a", "b"), ("a", "ab")]
     assert (words.ids["ab"], words.ids["aab"]) == (N_BYTES_IN_UTF8, N_BYTES_IN_UTF8 + 1)
 
@@ -111,7 +112,7 @@ def test_merges_by_hand():
 @pytest.mark.parametrize("min_frequency", [2, 5])
 def test_words_are_those_of_a_plain_bpe(min_frequency):
     config = TokenizeTrainConfig(vocab_size=420, min_frequency=min_frequency)
-    words = learn_words(iter([TEXTS[:4], TEXTS[4:]]), config)
+    words = learn_words(count_pieces(TEXTS), config)
     ids, merges = plain_bpe(TEXTS, config.vocab_size, min_frequency)
     assert words.merges == merges
     assert words.ids == ids
@@ -512,7 +513,7 @@ def test_task_survives_the_way_to_a_worker(tokenizer_folder):
 
 
 def test_files_are_those_that_transformers_reads(tokenizer_folder):
-    files = tokenizer_files(learn_words(iter([["ab ab"]]), TokenizeTrainConfig(vocab_size=243)))
+    files = tokenizer_files(learn_words(count_pieces(["ab ab"]), TokenizeTrainConfig(vocab_size=243)))
     assert sorted(files) == ["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"]
     config = json.loads(files["tokenizer_config.json"])
     assert (config["bos_token"], config["eos_token"], config["add_bos_token"]) == (BOS, EOS, True)

@@ -15,6 +15,7 @@ from dsllm.stages.tokenize.bpe import learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
 from dsllm.text import bpe
 from dsllm.text.json_lines import read_texts
+from dsllm.text.piece_counts import count_pieces
 from dsllm.text.texts import Texts
 
 SENTENCES = [
@@ -36,7 +37,7 @@ def files():
         texts.append(
             "".join(draw.sample(words, len(words))) if draw.random() < 0.3 else words[draw.randrange(9) :]
         )
-    words = learn_words(iter([texts]), TokenizeTrainConfig(vocab_size=1500, min_frequency=2))
+    words = learn_words(count_pieces(texts), TokenizeTrainConfig(vocab_size=1500, min_frequency=2))
     return tokenizer_files(words)
 
 

@@ -12,6 +12,7 @@ from dsllm.errors import InputError
 from dsllm.stages.tokenize.bpe import BOS, EOS, learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
 from dsllm.text.chat import chat_text, render_chat, render_completion
+from dsllm.text.piece_counts import count_pieces
 from dsllm.text.tokenizer_files import load_tokenizer, token_byte_lengths
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -30,7 +31,7 @@ def tokenizer_folder(tmp_path_factory):
         texts = [json.loads(line)["text"] for line in file]
     folder = tmp_path_factory.mktemp("tokenizer")
     for name, data in tokenizer_files(
-        learn_words(iter([texts]), TokenizeTrainConfig(vocab_size=SAID["vocab_size"]))
+        learn_words(count_pieces(texts), TokenizeTrainConfig(vocab_size=SAID["vocab_size"]))
     ).items():
         (folder / name).write_bytes(data)
     return folder

@@ -1,4 +1,4 @@
-"""Byte-level BPE as DeepSeek LLM has it: learned by Hugging Face `tokenizers`, written as its files.
+"""Byte-level BPE as DeepSeek LLM has it: written as files of Hugging Face `tokenizers`.
 
 The vocabulary, by id: the 243 bytes that UTF-8 uses, the learned words in the order of their merges, then 15
 special tokens: beginning and end of a sequence, and the stand-ins of the 13 bytes that UTF-8 never uses, so
@@ -7,12 +7,14 @@ tokens they would be looked for in the text itself, and "für" would lose its ü
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
+from dsllm.text.bpe_training import learn_merges
 from dsllm.text.chat import DEEPSEEK_TEMPLATE
+from dsllm.text.piece_counts import Pieces
 from dsllm.text.pretokens import huggingface_pre_tokenizer
 from dsllm.text.tokenizer_files import (
     BYTE_OF_CHARACTER,
@@ -25,6 +27,7 @@ BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
 UNUSED_BYTES = "øöúÿõ÷ûýÀùÁþü"  # in the order of their ids; bytes F8 F6 FA FF F5 F7 FB FD C0 F9 C1 FE FC
 N_SPECIAL_TOKENS = 2 + len(UNUSED_BYTES)
+_CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
 
 
 @dataclass(frozen=True)
@@ -35,27 +38,33 @@ class LearnedWords:
     merges: list[tuple[str, str]]
 
 
-def learn_words(texts: Iterator[list[str]], config: TokenizeTrainConfig) -> LearnedWords:
+def learn_words(
+    pieces: Pieces, config: TokenizeTrainConfig, told: Callable[[int], None] = lambda n_words: None
+) -> LearnedWords:
     """Learn up to `config.vocab_size` words; fewer when the text has no more pairs that are frequent enough.
 
-    The same texts in any number of threads give the same words: ties go to the lower pair of ids.
+    Args:
+        pieces: what the texts were cut into, counted.
+        config: what to learn.
+        told: is told the number of words now and then.
     """
-    from tokenizers import Tokenizer, models, trainers
-
     alphabet = sorted(set(BYTE_OF_CHARACTER) - set(UNUSED_BYTES))
     assert len(alphabet) == N_BYTES_IN_UTF8
-    trainer = trainers.BpeTrainer(
+    learned = learn_merges(
+        pieces.texts,
+        pieces.counts,
+        [bytes([BYTE_OF_CHARACTER[character]]) for character in alphabet],
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        initial_alphabet=alphabet,
-        special_tokens=[],
-        show_progress=False,
+        max_token_length=config.max_token_length,
+        told=told,
     )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = huggingface_pre_tokenizer()
-    tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    return LearnedWords(model["vocab"], [(left, right) for left, right in model["merges"]])
+    words = ["".join(map(_CHARACTER_OF_BYTE.__getitem__, token)) for token in learned.tokens]
+    merges = list(dict.fromkeys(reversed([(left, right) for left, right, _ in learned.merges.tolist()])))
+    return LearnedWords(
+        {word: index for index, word in enumerate(words)},
+        [(words[left], words[right]) for left, right in reversed(merges)],  # of equal ones the last
+    )
 
 
 def tokenizer_files(words: LearnedWords) -> dict[str, bytes]:

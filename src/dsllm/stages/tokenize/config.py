@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dsllm.config import Settings, setting
+from dsllm.config import Settings, parse_bytes, setting
+from dsllm.errors import ConfigError
 
+MIN_MEMORY_BYTES = 300_000_000
 N_BYTES_IN_UTF8 = 243  # of the 256 byte values, 13 never occur in UTF-8
 
 
@@ -29,6 +31,20 @@ class TokenizeTrainConfig(_ReadConfig):
         4096, "The model's vocabulary is the next multiple of this: 102,400 for 100,015.", unit="words", min=1
     )
     min_frequency: int = setting(2, "Times that a pair must occur to become a word.", min=1)
+    max_token_length: int | None = setting(
+        None, "Words of several bytes stay shorter than this; without it they do not.", unit="bytes", min=3
+    )
+    memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory_bytes < MIN_MEMORY_BYTES:
+            raise ConfigError(f"memory is {self.memory}, less than 300MB", hint="try --memory 1GB")
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` as a number."""
+        return parse_bytes(self.memory, flag="--memory")
 
 
 @dataclass(frozen=True, kw_only=True)

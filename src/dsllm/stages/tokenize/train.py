@@ -1,16 +1,15 @@
 """`dsllm tokenize train`: from documents to a tokenizer folder."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from dsllm.config import RunOptions
 from dsllm.errors import InputError
-from dsllm.io.documents import BadLine, Document, parse_batch
 from dsllm.io.folder import OutputFolder
-from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
-from dsllm.progress import Bar, Reporter
+from dsllm.io.sources import Source, find_sources, total_bytes
+from dsllm.progress import Reporter
 from dsllm.stages.tokenize.bpe import (
     BOS,
     EOS,
@@ -20,13 +19,13 @@ from dsllm.stages.tokenize.bpe import (
     padded,
     tokenizer_files,
 )
-from dsllm.stages.tokenize.config import TokenizeTrainConfig
-from dsllm.stages.tokenize.statistics import SourceCounts, estimate_text_bytes, source_name
+from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
+from dsllm.stages.tokenize.count import Corpus, PieceCount, Tally
+from dsllm.stages.tokenize.statistics import SourceCounts, estimate_text_bytes
+from dsllm.text.compiled import announce_compiling
 from dsllm.text.tokenizer_files import load_tokenizer
 
-SAMPLE_BYTES = 50_000  # of each source, encoded again to tell bytes per token
-SAMPLE_SOURCES = 40
-TEXT_BYTES_PER_S = 0.6e6  # read, cut, counted and merged: an order of magnitude, for --plan
+TEXT_BYTES_PER_S = 30e6  # read, cut and counted, a worker: an order of magnitude, for --plan
 
 
 def run(
@@ -44,20 +43,23 @@ def run(
     """
     sources = find_sources(inputs)
     with OutputFolder(output, stage="tokenize train", config=config, inputs=inputs, options=options) as out:
-        with reporter.bar("tokenize train", total=total_bytes(sources), unit="bytes") as bar:
-            reader = _Reader(config, sources, bar)
-            words = learn_words(reader.read(), config)
-        if not reader.n_documents:
-            raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
+        with announce_compiling(reporter.say):
+            corpus = _count(config, sources, out, options, reporter)
+            if not corpus.tally.n_documents:
+                raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
+            words = _learn(corpus, config, reporter)
         for name, data in tokenizer_files(words).items():
             with out.create(name) as file:
                 file.write(data)
-        reader.set_aside(out, reporter)
-        sample = _measure(reader.sample, str(out.path))
+        tally = corpus.tally
+        _set_aside(tally, out, reporter)
+        sample = _measure(tally.sample, str(out.path))
         counts = {
-            "n_documents": reader.n_documents,
-            "n_bytes": reader.n_bytes,
-            "n_skipped": len(reader.bad),
+            "n_documents": tally.n_documents,
+            "n_bytes": tally.n_bytes,
+            "n_skipped": len(tally.bad),
+            "n_pieces": corpus.n_pieces,
+            "n_pieces_left_out": corpus.n_left_out,
             "sample": {**sample.totals(), "sources": sample.sources()},
         }
         if streams := [source.stream_hash.hexdigest() for source in sources if source.stream_hash]:
@@ -90,51 +92,44 @@ def plan(
     }
 
 
-@dataclass
-class _Reader:
-    """Gives the texts to the trainer, counts them, and keeps the first of each source as a sample."""
+def _count(
+    config: TokenizeTrainConfig,
+    sources: list[Source],
+    out: OutputFolder,
+    options: RunOptions,
+    reporter: Reporter,
+) -> Corpus:
+    """Count the pieces of the corpus; says when not all of them fit."""
+    with reporter.bar("tokenize train: count", total=total_bytes(sources), unit="bytes") as bar:
+        corpus = PieceCount(config, sources, out.scratch, options, reporter, bar).run()
+    if corpus.n_left_out:
+        share = corpus.n_bytes_left_out / corpus.tally.n_bytes
+        reporter.say(
+            f"dsllm: warning: {corpus.n_left_out:,} of {corpus.n_pieces:,} distinct pieces do not fit into"
+            f" {config.memory}; the rarest were left out, {share:.1%} of the text; give more --memory"
+        )
+    return corpus
 
-    config: TokenizeTrainConfig
-    sources: list[Source]
-    bar: Bar
-    n_documents: int = 0
-    n_bytes: int = 0
-    sample: dict[str, list[str]] = field(default_factory=dict)
-    bad: list[BadLine] = field(default_factory=list)
-    _sampled_bytes: dict[str, int] = field(default_factory=dict)
 
-    def read(self) -> Iterator[list[str]]:
-        """Yield the texts of one batch after another."""
-        for source in self.sources:
-            for batch in read_batches(source):
-                documents, bad = parse_batch(
-                    batch, text_field=self.config.text_field, on_error=self.config.on_error
-                )
-                self.bad += bad
-                for document in documents:
-                    self._count(document, batch.source)
-                yield [document.text for document in documents]
-                self.bar.advance(batch.n_read)
-        self.bar.advance(0, note="merging")
+def _learn(corpus: Corpus, config: TokenizeTrainConfig, reporter: Reporter) -> LearnedWords:
+    n_known = N_BYTES_IN_UTF8
+    with reporter.bar("tokenize train: merge", total=config.vocab_size - n_known, unit="words") as bar:
 
-    def _count(self, document: Document, path: str) -> None:
-        n_bytes = len(document.text.encode())
-        self.n_documents += 1
-        self.n_bytes += n_bytes
-        name = source_name(document.fields.get("source"), path)
-        n_sampled = self._sampled_bytes.get(name, 0)
-        if n_sampled < SAMPLE_BYTES and (name in self.sample or len(self.sample) < SAMPLE_SOURCES):
-            self.sample.setdefault(name, []).append(document.text[:SAMPLE_BYTES])
-            self._sampled_bytes[name] = n_sampled + n_bytes
+        def tell(n_words: int) -> None:
+            nonlocal n_known
+            bar.advance(n_words - n_known)
+            n_known = n_words
 
-    def set_aside(self, out: OutputFolder, reporter: Reporter) -> None:
-        """Write the lines that were no documents, a file per source."""
-        if self.bad:
-            reporter.say(f"dsllm: {len(self.bad):,} lines were no documents and were set aside")
-        index_of = {source.path: source.index for source in self.sources}
-        for path, lines in groupby(self.bad, key=lambda line: line.source):
-            with out.create(f"skipped/{index_of.get(path, 0):05d}.jsonl") as file:
-                file.write(b"".join(line.to_json() for line in lines))
+        return learn_words(corpus.pieces, config, tell)
+
+
+def _set_aside(tally: Tally, out: OutputFolder, reporter: Reporter) -> None:
+    """Write the lines that were no documents, a file per source."""
+    if tally.bad:
+        reporter.say(f"dsllm: {len(tally.bad):,} lines were no documents and were set aside")
+    for index, lines in groupby(tally.bad, key=itemgetter(0)):
+        with out.create(f"skipped/{index:05d}.jsonl") as file:
+            file.write("".join(line for _, line in lines).encode())
 
 
 def _measure(sample: dict[str, list[str]], folder: str) -> SourceCounts:

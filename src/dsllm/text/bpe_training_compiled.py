@@ -1,0 +1,360 @@
+"""The loops of `bpe_training.py`, compiled.
+
+All pieces lie in one array of symbols, a slot a byte and a BOUNDARY between two. A token stands in its first
+and in its last slot, so that both neighbours of a token are found from its place and its size. Merging a pair
+adds an entry of `pair_queue_compiled.py` for each pair that comes of it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text.compiled import compiled
+from dsllm.text.pair_queue_compiled import (
+    COUNT,
+    LEAST_IN_HEAP,
+    N_ENTRIES,
+    N_HEAP,
+    N_IDS,
+    N_PAIRS,
+    N_POSITIONS,
+    SIZE,
+    START,
+    add_entry,
+    fill_heap,
+    find_or_add,
+    find_pair,
+    pop_entry,
+    push_entry,
+)
+
+Int64s = NDArray[np.int64]
+Symbols = NDArray[np.uint32]
+
+BOUNDARY, _INSIDE = np.uint32(0xFFFFFFFF), np.uint32(0xFFFFFFFE)
+ID_BITS = 24
+_ID_MASK = (1 << ID_BITS) - 1
+VOCAB_SIZE, MIN_FREQUENCY, MAX_LENGTH = range(3)
+MERGED, FINISHED, NEEDS_ROOM = range(3)
+_LEFT, _RIGHT = 0, 3
+_SUM, _N, _CURSOR = range(3)  # of each neighbour, on its side
+N_SUMS = 8
+_FACTOR, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+
+
+@compiled
+def lay_out(
+    pieces: NDArray[np.uint8],
+    starts: Int64s,
+    sizes: Int64s,
+    order: Int64s,
+    byte_ids: Symbols,
+    data: NDArray[np.uint8],
+    symbols: Symbols,
+) -> None:
+    """Write the pieces in an order into `data` and `symbols`, each behind a boundary."""
+    place = 0
+    for index in range(len(order)):
+        piece = order[index]
+        data[place], symbols[place] = 0, BOUNDARY
+        place += 1
+        first = starts[piece]
+        for inner in range(sizes[piece]):
+            byte = pieces[first + inner]
+            data[place], symbols[place] = byte, byte_ids[byte]
+            place += 1
+    data[place], symbols[place] = 0, BOUNDARY
+
+
+@compiled
+def find_first_pairs(
+    symbols: Symbols,
+    class_starts: Int64s,
+    class_weights: Int64s,
+    n_bytes: int,
+    positions: Symbols,
+    entries: Int64s,
+    table: Int64s,
+    state: Int64s,
+) -> None:
+    """Make the entries of all pairs of bytes; `n_bytes` is the number of ids so far."""
+    counts, cursors = np.zeros(n_bytes * n_bytes, np.int64), np.zeros(n_bytes * n_bytes + 1, np.int64)
+    for at in range(len(class_weights)):
+        for place in range(class_starts[at], class_starts[at + 1] - 1):
+            if symbols[place] != BOUNDARY and symbols[place + 1] != BOUNDARY:
+                pair = np.int64(symbols[place]) * n_bytes + symbols[place + 1]
+                counts[pair] += class_weights[at]
+                cursors[pair + 1] += 1
+    for pair in range(len(counts)):
+        n_places = cursors[pair + 1]
+        if n_places:
+            key = (pair // n_bytes) << ID_BITS | pair % n_bytes
+            slot = find_or_add(table, key, counts[pair], state)
+            add_entry(table, slot, entries, cursors[pair], n_places, state)
+        cursors[pair + 1] += cursors[pair]
+    state[N_POSITIONS] = cursors[len(counts)]
+    for place in range(class_starts[len(class_weights)] - 1):
+        if symbols[place] != BOUNDARY and symbols[place + 1] != BOUNDARY:
+            pair = np.int64(symbols[place]) * n_bytes + symbols[place + 1]
+            positions[cursors[pair]] = place
+            cursors[pair] += 1
+    state[LEAST_IN_HEAP] = np.int64(1) << np.int64(62)
+
+
+@compiled
+def put_word(
+    token: int, data: NDArray[np.uint8], token_sizes: Int64s, token_places: Int64s, words: Int64s
+) -> int:
+    """Look a token's bytes up among the words; returns the id they have, its own where they are new."""
+    size, place = token_sizes[token], token_places[token]
+    mixed = np.uint64(size)
+    for index in range(size):
+        mixed = (mixed ^ np.uint64(data[place + index])) * _FACTOR
+        mixed ^= mixed >> np.uint64(29)
+    mask = np.uint64(len(words) - 1)
+    slot = (mixed * _SPREAD) >> np.uint64(20) & mask
+    while words[slot] != 0:
+        other = words[slot] - 1
+        if token_sizes[other] == size:
+            index, other_place = 0, token_places[other]
+            while index < size and data[other_place + index] == data[place + index]:
+                index += 1
+            if index == size:
+                return int(other)
+        slot = (slot + np.uint64(1)) & mask
+    words[slot] = token + 1
+    return token
+
+
+@compiled
+def merge_pairs(
+    data: NDArray[np.uint8],
+    symbols: Symbols,
+    class_starts: Int64s,
+    class_weights: Int64s,
+    token_sizes: Int64s,
+    token_places: Int64s,
+    words: Int64s,
+    positions: Symbols,
+    entries: Int64s,
+    heap: Int64s,
+    table: Int64s,
+    sums: Int64s,
+    neighbours: Symbols,
+    changed: Int64s,
+    limits: Int64s,
+    state: Int64s,
+    merges: Int64s,
+) -> tuple[int, int]:
+    """Merge the commonest pairs until `merges` (n, 3) is full: left, right and the id of both together.
+
+    The arrays: `data` and `symbols` of all pieces, those of equal count next to each other; `class_starts`
+    and `class_weights`, where the pieces of each count begin, and that count; `token_sizes` and
+    `token_places`, of each token its bytes and a place in `data` where they are; `words`, a hash table of the
+    tokens by their bytes; `positions`, of which each entry has a slice in ascending order; `entries` (n, 4),
+    SIZE 0 where it was merged; `heap` (n, 3) of count, pair and entry, for counts from state[LEAST_IN_HEAP]
+    on; `table` (n_slots, 2). `sums` (n_ids, N_SUMS) are zeros; `neighbours` (4, n_slots) and `changed`
+    (2 * n_ids, 3) mean nothing.
+
+    Returns:
+        The number of merges, and MERGED, FINISHED or NEEDS_ROOM in `table`.
+    """
+    n_merges = 0
+    while n_merges < len(merges):
+        if state[N_IDS] >= limits[VOCAB_SIZE]:
+            return n_merges, FINISHED
+        if state[N_HEAP] == 0 and not fill_heap(entries, heap, table, limits[MIN_FREQUENCY], state):
+            return n_merges, FINISHED
+        count, pair, entry = heap[0, 0], heap[0, 1], heap[0, 2]
+        slot = find_pair(table, pair)
+        if count != table[slot, 1]:
+            pop_entry(heap, state)
+            entries[entry, COUNT] = table[slot, 1]
+            if table[slot, 1] >= state[LEAST_IN_HEAP]:
+                push_entry(heap, table[slot, 1], pair, entry, state)
+            continue
+        if count < 1 or count < limits[MIN_FREQUENCY]:
+            return n_merges, FINISHED
+        n_new = 2 * min(state[N_IDS] + 1, entries[entry, SIZE])
+        if 5 * (state[N_PAIRS] + n_new) > 3 * len(table) or state[N_ENTRIES] + n_new > len(entries):
+            return n_merges, NEEDS_ROOM
+        pop_entry(heap, state)
+        left, right = pair >> ID_BITS, pair & _ID_MASK
+        start = entries[entry, START]
+        places = positions[start : start + entries[entry, SIZE]]
+        if table[slot, 0] & 3 == 3:
+            places = _all_places(symbols, token_sizes, places, left, right)
+        new = state[N_IDS]
+        token_sizes[new] = token_sizes[left] + token_sizes[right]
+        token_places[new] = positions[start]
+        merged = put_word(new, data, token_sizes, token_places, words)
+        state[N_IDS] += merged == new
+        entries[entry, SIZE] = 0
+        merges[n_merges, 0], merges[n_merges, 1], merges[n_merges, 2] = left, right, merged
+        n_merges += 1
+        _merge(
+            symbols, class_starts, class_weights, token_sizes, places, left, right, merged, positions,
+            entries, heap, table, sums, neighbours, changed, limits, state,
+        )  # fmt: skip
+    return n_merges, MERGED
+
+
+@compiled
+def _merge(
+    symbols, class_starts, class_weights, token_sizes, places, left, right, merged, positions, entries, heap,
+    table, sums, neighbours, changed, limits, state,
+):  # fmt: skip
+    """Merge a pair at its places, count the pairs that come and go, and make entries of those that come."""
+    n_left, n_right = 0, 0
+    left_size, size = token_sizes[left], token_sizes[left] + token_sizes[right]
+    at = 0
+    for place in places:
+        middle = place + left_size
+        if symbols[place] != left or symbols[middle] != right:
+            continue
+        end = np.int64(place) + size
+        at = _class_of(class_starts, place, at)
+        before, behind = symbols[place - 1], symbols[end]
+        if before != BOUNDARY:
+            neighbours[0, n_left], neighbours[1, n_left] = before, place - token_sizes[before]
+            n_left += 1
+            sums[before, _LEFT + _SUM] += class_weights[at]
+            sums[before, _LEFT + _N] += 1
+        if behind != BOUNDARY:
+            neighbours[2, n_right], neighbours[3, n_right] = behind, place
+            n_right += 1
+            sums[behind, _RIGHT + _SUM] += class_weights[at]
+            sums[behind, _RIGHT + _N] += 1
+        symbols[middle] = _INSIDE
+        symbols[place], symbols[end - 1] = merged, merged
+    longest = limits[MAX_LENGTH] - size
+    n_changed, own = 0, -1
+    for index in range(n_left):
+        token = np.int64(neighbours[0, index])
+        if sums[token, _LEFT + _N]:
+            if token == merged:
+                own = n_changed
+            pair = token << ID_BITS | merged if token_sizes[token] < longest else -1
+            n_changed = _put_on(table, pair, sums[token, _LEFT : _LEFT + 3], changed, n_changed, state)
+    n_on_left = n_changed
+    for index in range(n_right):
+        token = np.int64(neighbours[2, index])
+        if sums[token, _RIGHT + _N]:
+            pair = merged << ID_BITS | token if token_sizes[token] < longest else -1
+            n_changed = _put_on(table, pair, sums[token, _RIGHT : _RIGHT + 3], changed, n_changed, state)
+    for index in range(n_left):  # after all that come: one may come and go
+        token = np.int64(neighbours[0, index])
+        _take_off(table, token << ID_BITS | left, sums[token, _LEFT:])
+    for index in range(n_right):
+        token = np.int64(neighbours[2, index])
+        _take_off(table, right << ID_BITS | token, sums[token, _RIGHT:])
+    _place(neighbours[0, :n_left], neighbours[1, :n_left], sums[:, _LEFT + _CURSOR], positions)
+    _place(neighbours[2, :n_right], neighbours[3, :n_right], sums[:, _RIGHT + _CURSOR], positions)
+    for index in range(n_changed):
+        slot, start, n_places = changed[index, 0], changed[index, 1], changed[index, 2]
+        if own >= 0 and table[slot, 0] >> 2 == (merged << ID_BITS | merged):
+            if index == own:
+                for other in range(n_on_left, n_changed):  # the same pair, found from its other side
+                    if changed[other, 0] == slot:
+                        _sort(positions, start, n_places, changed[other, 1], changed[other, 2], state)
+                        start = state[N_POSITIONS]
+                        n_places += changed[other, 2]
+                        state[N_POSITIONS] += n_places
+            else:
+                continue
+        if table[slot, 1] > 0:
+            entry = add_entry(table, slot, entries, start, n_places, state)
+            if table[slot, 1] >= state[LEAST_IN_HEAP]:
+                push_entry(heap, table[slot, 1], table[slot, 0] >> 2, entry, state)
+
+
+@compiled
+def _take_off(table, pair, side):
+    """Count a pair that goes; one that was never let in is not there."""
+    if side[_SUM]:
+        slot = find_pair(table, pair)
+        if slot >= 0:
+            table[slot, 1] -= side[_SUM]
+        side[_SUM] = 0
+
+
+@compiled
+def _put_on(table, pair, side, changed, n_changed, state):
+    """Count a pair that comes, and keep a slice of the positions for it; -1 is one that may not be."""
+    count, n_places = side[_SUM], side[_N]
+    side[_N], side[_CURSOR] = 0, -1
+    if pair < 0:
+        return n_changed
+    changed[n_changed, 0] = find_or_add(table, pair, count, state)
+    changed[n_changed, 1], changed[n_changed, 2] = state[N_POSITIONS], n_places
+    side[_CURSOR] = state[N_POSITIONS]
+    state[N_POSITIONS] += n_places
+    return n_changed + 1
+
+
+@compiled
+def _place(tokens, places, cursors, positions):
+    for index in range(len(tokens)):
+        cursor = cursors[tokens[index]]
+        if cursor >= 0:
+            positions[cursor] = places[index]
+            cursors[tokens[index]] = cursor + 1
+
+
+@compiled
+def _sort(positions, one, n_one, other, n_other, state):
+    """Write two sorted slices as one behind all others."""
+    end_one, end_other = one + n_one, other + n_other
+    for target in range(state[N_POSITIONS], state[N_POSITIONS] + n_one + n_other):
+        if other == end_other or (one < end_one and positions[one] < positions[other]):
+            positions[target] = positions[one]
+            one += 1
+        else:
+            positions[target] = positions[other]
+            other += 1
+
+
+@compiled
+def _all_places(symbols, token_sizes, places, left, right):
+    """Find a pair in the whole pieces that its places are in: it may have come to others since."""
+    n_found = 0
+    for is_second in range(2):
+        if is_second:
+            found = np.empty(n_found, np.uint32)
+            n_found = 0
+        else:
+            found = np.empty(0, np.uint32)
+        end = np.int64(0)
+        for given in places:
+            place = np.int64(given)
+            if place < end:
+                continue
+            while symbols[place - 1] != BOUNDARY:
+                place -= 1
+            while symbols[place] != BOUNDARY:
+                behind = place + token_sizes[symbols[place]]
+                if symbols[place] == left and symbols[behind] == right:
+                    if is_second:
+                        found[n_found] = place
+                    n_found += 1
+                place = behind
+            end = place
+    return found
+
+
+@compiled
+def _class_of(class_starts, place, at):
+    """Find the class of pieces of equal count that a place is in, from the one of an earlier place on."""
+    step = 1
+    low, high = at, at + 1
+    last = len(class_starts) - 1
+    while high < last and class_starts[high] <= place:
+        low = high
+        high = min(last, high + step)
+        step *= 2
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if class_starts[middle] <= place:
+            low = middle
+        else:
+            high = middle
+    return low
