@@ -2,9 +2,9 @@
 
 The commonest pair of neighbours is merged everywhere, ties going to the lower pair of ids, then the next,
 until the vocabulary is full or no pair is frequent enough (Sennrich, Haddow and Birch 2016,
-arXiv:1508.07909). The merges and ids are those of the trainer of Hugging Face `tokenizers` with the same settings, also where
-that is not what one would think: a pair keeps its count when it was merged, so one that comes up once more,
-because a token was made in a second way, counts for more than it is.
+arXiv:1508.07909). The merges and ids are those of the trainer of Hugging Face `tokenizers` with the same
+settings, also where that is not what one would think: a pair keeps its count when it was merged, so one that
+comes up once more, because a token was made in a second way, counts for more than it is.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ class _Training:
         self.table, self.entries = np.zeros((1 << 18, 2), np.int64), np.empty((1 << 17, 4), np.int64)
         self.sums = np.zeros((n_most, loops.N_SUMS), np.int64)
         self.neighbours = np.empty((4, n_slots), np.uint32)
-        self.changed = np.empty((2 * n_most, 3), np.int64)
+        self.changed = np.empty((2 * n_most, loops.N_CHANGES), np.int64)
         self.state = np.zeros(queue.N_STATE, np.int64)
         self.state[queue.N_IDS] = len(alphabet)
         for token in range(len(alphabet)):

@@ -24,8 +24,10 @@ from dsllm.text.pair_queue_compiled import (
     find_or_add,
     find_pair,
     pop_entry,
+    prefetch_pair,
     push_entry,
 )
+from dsllm.text.vector import prefetch
 
 Int64s = NDArray[np.int64]
 Symbols = NDArray[np.uint32]
@@ -38,6 +40,9 @@ MERGED, FINISHED, NEEDS_ROOM = range(3)
 _LEFT, _RIGHT = 0, 3
 _SUM, _N, _CURSOR = range(3)  # of each neighbour, on its side
 N_SUMS = 8
+_TOKEN, _SLOT, _START, _N_PLACES = range(4)  # of each different neighbour
+N_CHANGES = 4
+_AHEAD = 12  # positions: about what memory takes
 _FACTOR, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
@@ -153,7 +158,7 @@ def merge_pairs(
     tokens by their bytes; `positions`, of which each entry has a slice in ascending order; `entries` (n, 4),
     SIZE 0 where it was merged; `heap` (n, 3) of count, pair and entry, for counts from state[LEAST_IN_HEAP]
     on; `table` (n_slots, 2). `sums` (n_ids, N_SUMS) are zeros; `neighbours` (4, n_slots) and `changed`
-    (2 * n_ids, 3) mean nothing.
+    (2 * n_ids, N_CHANGES) mean nothing.
 
     Returns:
         The number of merges, and MERGED, FINISHED or NEEDS_ROOM in `table`.
@@ -204,100 +209,141 @@ def _merge(
     table, sums, neighbours, changed, limits, state,
 ):  # fmt: skip
     """Merge a pair at its places, count the pairs that come and go, and make entries of those that come."""
-    n_left, n_right = 0, 0
+    n_left, n_right, on_left, on_right = _replace(
+        symbols, class_starts, class_weights, token_sizes, places, left, right, merged, sums, neighbours,
+        changed,
+    )  # fmt: skip
+    half = len(changed) >> 1
+    longest = limits[MAX_LENGTH] - token_sizes[left] - token_sizes[right]
+    for row in range(on_left):
+        token = changed[row, _TOKEN]
+        prefetch_pair(table, token << ID_BITS | left)
+        prefetch_pair(table, token << ID_BITS | merged)
+    for row in range(half, half + on_right):
+        token = changed[row, _TOKEN]
+        prefetch_pair(table, right << ID_BITS | token)
+        prefetch_pair(table, merged << ID_BITS | token)
+    for row in range(on_left):
+        token = changed[row, _TOKEN]
+        pair = token << ID_BITS | merged if token_sizes[token] < longest else -1
+        _put_on(table, pair, sums[token, _LEFT:], changed[row], state)
+    for row in range(half, half + on_right):
+        token = changed[row, _TOKEN]
+        pair = merged << ID_BITS | token if token_sizes[token] < longest else -1
+        _put_on(table, pair, sums[token, _RIGHT:], changed[row], state)
+    for row in range(on_left):  # after all that come: one may come and go
+        token = changed[row, _TOKEN]
+        _take_off(table, token << ID_BITS | left, sums[token, _LEFT:])
+    for row in range(half, half + on_right):
+        token = changed[row, _TOKEN]
+        _take_off(table, right << ID_BITS | token, sums[token, _RIGHT:])
+    _place(neighbours[0, :n_left], neighbours[1, :n_left], sums, _LEFT + _CURSOR, positions)
+    _place(neighbours[2, :n_right], neighbours[3, :n_right], sums, _RIGHT + _CURSOR, positions)
+    _join_sides(changed, on_left, half, half + on_right, merged, positions, state)
+    for row in range(on_left):
+        _announce(changed[row], entries, heap, table, state)
+    for row in range(half, half + on_right):
+        _announce(changed[row], entries, heap, table, state)
+
+
+@compiled
+def _replace(
+    symbols, class_starts, class_weights, token_sizes, places, left, right, merged, sums, neighbours, changed
+):
+    """Write the merged token at the places; notes the neighbours of each, and adds up how often each is one.
+
+    Returns the numbers of neighbours on the left and on the right, and of different ones, which `changed` has.
+    """
+    n_left, n_right, on_left, on_right = 0, 0, 0, len(changed) >> 1
     left_size, size = token_sizes[left], token_sizes[left] + token_sizes[right]
     at = 0
-    for place in places:
-        middle = place + left_size
-        if symbols[place] != left or symbols[middle] != right:
+    for index in range(len(places)):
+        if index + _AHEAD < len(places):
+            prefetch(symbols, np.int64(places[index + _AHEAD]))
+        place = np.int64(places[index])
+        if symbols[place] != left or symbols[place + left_size] != right:
             continue
-        end = np.int64(place) + size
-        at = _class_of(class_starts, place, at)
+        end = place + size
+        if place >= class_starts[at + 1]:
+            at = _class_of(class_starts, place, at)
+        weight = class_weights[at]
         before, behind = symbols[place - 1], symbols[end]
         if before != BOUNDARY:
+            if sums[before, _LEFT + _N] == 0:
+                changed[on_left, _TOKEN] = before
+                on_left += 1
             neighbours[0, n_left], neighbours[1, n_left] = before, place - token_sizes[before]
             n_left += 1
-            sums[before, _LEFT + _SUM] += class_weights[at]
+            sums[before, _LEFT + _SUM] += weight
             sums[before, _LEFT + _N] += 1
         if behind != BOUNDARY:
+            if sums[behind, _RIGHT + _N] == 0:
+                changed[on_right, _TOKEN] = behind
+                on_right += 1
             neighbours[2, n_right], neighbours[3, n_right] = behind, place
             n_right += 1
-            sums[behind, _RIGHT + _SUM] += class_weights[at]
+            sums[behind, _RIGHT + _SUM] += weight
             sums[behind, _RIGHT + _N] += 1
-        symbols[middle] = _INSIDE
+        symbols[place + left_size] = _INSIDE
         symbols[place], symbols[end - 1] = merged, merged
-    longest = limits[MAX_LENGTH] - size
-    n_changed, own = 0, -1
-    for index in range(n_left):
-        token = np.int64(neighbours[0, index])
-        if sums[token, _LEFT + _N]:
-            if token == merged:
-                own = n_changed
-            pair = token << ID_BITS | merged if token_sizes[token] < longest else -1
-            n_changed = _put_on(table, pair, sums[token, _LEFT : _LEFT + 3], changed, n_changed, state)
-    n_on_left = n_changed
-    for index in range(n_right):
-        token = np.int64(neighbours[2, index])
-        if sums[token, _RIGHT + _N]:
-            pair = merged << ID_BITS | token if token_sizes[token] < longest else -1
-            n_changed = _put_on(table, pair, sums[token, _RIGHT : _RIGHT + 3], changed, n_changed, state)
-    for index in range(n_left):  # after all that come: one may come and go
-        token = np.int64(neighbours[0, index])
-        _take_off(table, token << ID_BITS | left, sums[token, _LEFT:])
-    for index in range(n_right):
-        token = np.int64(neighbours[2, index])
-        _take_off(table, right << ID_BITS | token, sums[token, _RIGHT:])
-    _place(neighbours[0, :n_left], neighbours[1, :n_left], sums[:, _LEFT + _CURSOR], positions)
-    _place(neighbours[2, :n_right], neighbours[3, :n_right], sums[:, _RIGHT + _CURSOR], positions)
-    for index in range(n_changed):
-        slot, start, n_places = changed[index, 0], changed[index, 1], changed[index, 2]
-        if own >= 0 and table[slot, 0] >> 2 == (merged << ID_BITS | merged):
-            if index == own:
-                for other in range(n_on_left, n_changed):  # the same pair, found from its other side
-                    if changed[other, 0] == slot:
-                        _sort(positions, start, n_places, changed[other, 1], changed[other, 2], state)
-                        start = state[N_POSITIONS]
-                        n_places += changed[other, 2]
-                        state[N_POSITIONS] += n_places
-            else:
-                continue
-        if table[slot, 1] > 0:
-            entry = add_entry(table, slot, entries, start, n_places, state)
-            if table[slot, 1] >= state[LEAST_IN_HEAP]:
-                push_entry(heap, table[slot, 1], table[slot, 0] >> 2, entry, state)
+    return n_left, n_right, on_left, on_right - (len(changed) >> 1)
+
+
+@compiled
+def _put_on(table, pair, side, change, state):
+    """Count a pair that comes, and keep a slice of the positions for it; -1 is one that may not be."""
+    change[_SLOT], change[_N_PLACES] = -1, side[_N]
+    side[_N], side[_CURSOR] = 0, -1
+    if pair >= 0:
+        change[_SLOT] = find_or_add(table, pair, side[_SUM], state)
+        change[_START] = side[_CURSOR] = state[N_POSITIONS]
+        state[N_POSITIONS] += change[_N_PLACES]
 
 
 @compiled
 def _take_off(table, pair, side):
     """Count a pair that goes; one that was never let in is not there."""
-    if side[_SUM]:
-        slot = find_pair(table, pair)
-        if slot >= 0:
-            table[slot, 1] -= side[_SUM]
-        side[_SUM] = 0
+    slot = find_pair(table, pair)
+    if slot >= 0:
+        table[slot, 1] -= side[_SUM]
+    side[_SUM] = 0
 
 
 @compiled
-def _put_on(table, pair, side, changed, n_changed, state):
-    """Count a pair that comes, and keep a slice of the positions for it; -1 is one that may not be."""
-    count, n_places = side[_SUM], side[_N]
-    side[_N], side[_CURSOR] = 0, -1
-    if pair < 0:
-        return n_changed
-    changed[n_changed, 0] = find_or_add(table, pair, count, state)
-    changed[n_changed, 1], changed[n_changed, 2] = state[N_POSITIONS], n_places
-    side[_CURSOR] = state[N_POSITIONS]
-    state[N_POSITIONS] += n_places
-    return n_changed + 1
-
-
-@compiled
-def _place(tokens, places, cursors, positions):
+def _place(tokens, places, sums, column, positions):
+    """Write the places into the slices of their tokens."""
     for index in range(len(tokens)):
-        cursor = cursors[tokens[index]]
+        cursor = sums[tokens[index], column]
         if cursor >= 0:
             positions[cursor] = places[index]
-            cursors[tokens[index]] = cursor + 1
+            sums[tokens[index], column] = cursor + 1
+
+
+@compiled
+def _join_sides(changed, on_left, right_from, right_to, merged, positions, state):
+    """Make one of the two slices of a pair of two merged tokens, of which either may be the new one."""
+    for row in range(on_left):
+        if changed[row, _TOKEN] == merged and changed[row, _SLOT] >= 0:
+            for other in range(right_from, right_to):
+                if changed[other, _TOKEN] == merged:
+                    _sort(
+                        positions, changed[row, _START], changed[row, _N_PLACES], changed[other, _START],
+                        changed[other, _N_PLACES], state,
+                    )  # fmt: skip
+                    changed[row, _START] = state[N_POSITIONS]
+                    changed[row, _N_PLACES] += changed[other, _N_PLACES]
+                    state[N_POSITIONS] += changed[row, _N_PLACES]
+                    changed[other, _SLOT] = -1
+
+
+@compiled
+def _announce(change, entries, heap, table, state):
+    """Make the entry of a pair that has come, where it is still there."""
+    slot = change[_SLOT]
+    if slot >= 0 and table[slot, 1] > 0:
+        entry = add_entry(table, slot, entries, change[_START], change[_N_PLACES], state)
+        if table[slot, 1] >= state[LEAST_IN_HEAP]:
+            push_entry(heap, table[slot, 1], table[slot, 0] >> 2, entry, state)
 
 
 @compiled

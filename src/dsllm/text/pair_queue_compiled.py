@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
+from dsllm.text.vector import prefetch
 
 Int64s = NDArray[np.int64]
 
@@ -23,6 +24,12 @@ def _slot_of(table, pair):
     mixed = np.uint64(pair) * _FACTOR
     mixed ^= mixed >> np.uint64(32)
     return np.int64(mixed * _SPREAD >> np.uint64(16) & np.uint64(len(table) - 1))
+
+
+@compiled
+def prefetch_pair(table, pair):
+    """Ask for the slot of a pair before it is needed."""
+    prefetch(table.reshape(table.size), 2 * _slot_of(table, pair))
 
 
 @compiled
@@ -137,12 +144,12 @@ def pop_entry(heap, state):
         child = 4 * place + 1
         if child >= last:
             break
-        best = child
+        best = np.int64(child)
         for other in range(child + 1, min(child + 4, last)):
             if not _is_before(heap, best, heap[other, 0], heap[other, 1]):
-                best = other
+                best = np.int64(other)
         if not _is_before(heap, best, count, pair):
             break
         heap[place, 0], heap[place, 1], heap[place, 2] = heap[best, 0], heap[best, 1], heap[best, 2]
-        place = np.int64(best)
+        place = best
     heap[place, 0], heap[place, 1], heap[place, 2] = count, pair, entry

@@ -73,6 +73,11 @@ def count_trailing_zeros(bits):
 
 
 @instruction
+def prefetch(array, index):
+    """Ask for `array[index]`, of an array of one dim, before it is needed."""
+
+
+@instruction
 def count_ones(bits):
     """Count the bits that are set."""
 

@@ -178,6 +178,22 @@ def count_trailing_zeros(typing_context, bits):
 
 
 @intrinsic
+def prefetch(typing_context, array, index):
+    """Ask for an element, to be read and written, before it is needed."""
+
+    def generate(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        flags = [ir.Constant(number, flag) for flag in (1, 3, 1)]
+        builder.call(function, [builder.bitcast(place, pointer), *flags])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), generate
+
+
+@intrinsic
 def count_ones(typing_context, bits):
     """Count the bits that are set."""
 

@@ -1,9 +1,12 @@
 """`dsllm tokenize train`: from documents to a tokenizer folder."""
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
+
+import numpy as np
 
 from dsllm.config import RunOptions
 from dsllm.errors import InputError
@@ -22,8 +25,10 @@ from dsllm.stages.tokenize.bpe import (
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
 from dsllm.stages.tokenize.count import Corpus, PieceCount, Tally
 from dsllm.stages.tokenize.statistics import SourceCounts, estimate_text_bytes
+from dsllm.text.bpe import Encoder, Merges, merges_of_file
 from dsllm.text.compiled import announce_compiling
-from dsllm.text.tokenizer_files import load_tokenizer
+from dsllm.text.texts import Texts
+from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON
 
 TEXT_BYTES_PER_S = 30e6  # read, cut and counted, a worker: an order of magnitude, for --plan
 
@@ -48,12 +53,13 @@ def run(
             if not corpus.tally.n_documents:
                 raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
             words = _learn(corpus, config, reporter)
-        for name, data in tokenizer_files(words).items():
+        files = tokenizer_files(words)
+        for name, data in files.items():
             with out.create(name) as file:
                 file.write(data)
         tally = corpus.tally
         _set_aside(tally, out, reporter)
-        sample = _measure(tally.sample, str(out.path))
+        sample = _measure(tally.sample, words, files[TOKENIZER_JSON])
         counts = {
             "n_documents": tally.n_documents,
             "n_bytes": tally.n_bytes,
@@ -132,14 +138,19 @@ def _set_aside(tally: Tally, out: OutputFolder, reporter: Reporter) -> None:
             file.write("".join(line for _, line in lines).encode())
 
 
-def _measure(sample: dict[str, list[str]], folder: str) -> SourceCounts:
-    """Encode the sample with the tokenizer that was written; every text must come back from its ids."""
-    tokenizer = load_tokenizer(folder)
-    counts = SourceCounts()
+def _measure(sample: dict[str, list[str]], words: LearnedWords, file: bytes) -> SourceCounts:
+    """Encode the sample with the tokenizer that is written; every text must come back from its ids."""
+    merges = merges_of_file(json.loads(file))
+    assert isinstance(merges, Merges), merges
+    encoder, counts = Encoder(merges), SourceCounts()
+    byte_of = BYTE_OF_CHARACTER.__getitem__
+    bytes_of = {index: bytes(map(byte_of, word)) for word, index in words.ids.items()}
     for name, texts in sample.items():
-        for text, token_ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-            assert tokenizer.decode(token_ids) == text, f"{name}: a text did not come back from its tokens"
-            counts.add(name, 1, len(token_ids), len(text.encode()))
+        ids, ends = encoder.encode(Texts.join([text.encode() for text in texts]))
+        for text, token_ids in zip(texts, np.split(ids, ends[:-1]), strict=True):
+            back = b"".join(map(bytes_of.__getitem__, token_ids.tolist()))
+            assert back == text.encode(), f"{name}: a text did not come back from its tokens"
+            counts.add(name, 1, len(token_ids), len(back))
     return counts
 
 
