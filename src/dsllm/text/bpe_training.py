@@ -19,6 +19,7 @@ from dsllm.text.texts import Texts
 
 _MERGES_AT_ONCE = 1024
 _UNLIMITED = 1 << 60
+_BYTES_PER_SLOT = 50  # of the table of pairs, with entries and heap, while they move to larger ones
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def learn_merges(
     vocab_size: int,
     min_frequency: int = 0,
     max_token_length: int | None = None,
+    table_bytes: int | None = None,
     told: Callable[[int], None] = lambda n_ids: None,
 ) -> Learned:
     """Learn up to `vocab_size` tokens, those of the alphabet among them.
@@ -51,15 +53,18 @@ def learn_merges(
         vocab_size: when to stop.
         min_frequency: a pair that occurs less often is not merged.
         max_token_length: tokens of three and more bytes stay shorter than this.
+        table_bytes: for the pairs; when these need more, those that are rarer than `min_frequency` are
+            forgotten, and those merged. That changes no merge unless a token is made in a second way.
         told: is told the number of tokens now and then.
     """
     training = _Training(pieces, counts, alphabet, vocab_size)
+    max_slots = (table_bytes or _UNLIMITED) // _BYTES_PER_SLOT
     limits = np.array([vocab_size, min_frequency, max_token_length or _UNLIMITED], np.int64)
     merges = [np.zeros((0, 3), np.int64)]
     status = loops.MERGED
     while status != loops.FINISHED:
         if status == loops.NEEDS_ROOM:
-            training.make_room()
+            training.make_room(max_slots, max(1, min_frequency))
         rows = np.empty((_MERGES_AT_ONCE, 3), np.int64)
         n_merges, status = training.merge(limits, rows)
         merges.append(rows[:n_merges])
@@ -129,8 +134,12 @@ class _Training:
         )  # fmt: skip
         return n_merges, status
 
-    def make_room(self) -> None:
-        """Double the table of pairs and what goes with it."""
+    def make_room(self, max_slots: int, min_frequency: int) -> None:
+        """Double the table of pairs and what goes with it, or drop what is rare where it is large."""
+        if 2 * len(self.table) > max_slots:
+            queue.drop_rare_pairs(self.entries, self.heap, self.table, min_frequency, self.state)
+            if 4 * max(self.state[queue.N_PAIRS], self.state[queue.N_ENTRIES]) < len(self.table):
+                return
         larger = np.zeros((2 * len(self.table), 2), np.int64)
         queue.move_table(self.table, larger)
         self.table = larger

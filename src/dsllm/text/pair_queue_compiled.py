@@ -70,6 +70,29 @@ def move_table(table: Int64s, larger: Int64s) -> None:
 
 
 @compiled
+def drop_rare_pairs(entries: Int64s, heap: Int64s, table: Int64s, least: int, state: Int64s) -> None:
+    """Forget the pairs that are merged, and those that occur less than `least` times."""
+    n_kept = 0
+    kept = np.empty((state[N_ENTRIES], 2), np.int64)
+    for entry in range(state[N_ENTRIES]):
+        if entries[entry, SIZE]:
+            slot = find_pair(table, entries[entry, PAIR])
+            if table[slot, 1] >= least:
+                kept[n_kept, 0], kept[n_kept, 1] = table[slot, 0], table[slot, 1]
+                for column in range(4):
+                    entries[n_kept, column] = entries[entry, column]
+                n_kept += 1
+    table[:] = 0
+    state[N_PAIRS] = state[N_HEAP] = 0
+    state[N_ENTRIES] = n_kept
+    for entry in range(n_kept):
+        slot = find_or_add(table, entries[entry, PAIR], 0, state)
+        table[slot, 0], table[slot, 1] = kept[entry, 0], kept[entry, 1]
+        if entries[entry, COUNT] >= state[LEAST_IN_HEAP]:
+            push_entry(heap, entries[entry, COUNT], entries[entry, PAIR], entry, state)
+
+
+@compiled
 def add_entry(table, slot, entries, start, n_places, state):
     """Make an entry; the table tells pairs without one, with one, and with more: 1, 2 and 3."""
     if table[slot, 0] & 3 < 3:

@@ -27,6 +27,7 @@ BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
 UNUSED_BYTES = "øöúÿõ÷ûýÀùÁþü"  # in the order of their ids; bytes F8 F6 FA FF F5 F7 FB FD C0 F9 C1 FE FC
 N_SPECIAL_TOKENS = 2 + len(UNUSED_BYTES)
+_PAIRS_FRAC = 0.42  # of the memory
 _CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.items()}
 
 
@@ -57,6 +58,7 @@ def learn_words(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
         max_token_length=config.max_token_length,
+        table_bytes=int(config.memory_bytes * _PAIRS_FRAC),
         told=told,
     )
     words = ["".join(map(_CHARACTER_OF_BYTE.__getitem__, token)) for token in learned.tokens]
