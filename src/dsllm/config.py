@@ -267,6 +267,31 @@ def parse_bytes(text: str, *, flag: str) -> int:
     return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
 
 
+def parse_weights(weights: tuple[str, ...], setting_name: str) -> dict[str, float]:
+    """Read `NAME=SHARE` pairs; empty when none are given.
+
+    Raises:
+        ConfigError: not of that form, a share below zero, a name twice, or nothing above zero.
+    """
+    shares: dict[str, float] = {}
+    for pair in weights:
+        name, _, number = pair.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not name or not 0 <= share < math.inf:
+            raise ConfigError(
+                f"{setting_name}: {pair!r} is no share", hint=f"try --{setting_name} en=0.6,zh=0.4"
+            )
+        if name in shares:
+            raise ConfigError(f"{setting_name}: {name} is given twice", hint="give each one share")
+        shares[name] = share
+    if shares and not any(shares.values()):
+        raise ConfigError(f"{setting_name}: all are zero", hint="give at least one a share above zero")
+    return shares
+
+
 def command_line(stage: str, inputs: Sequence[str], output: str, config: Settings) -> str:
     """Write the command that makes this output again: the manifest's `command`."""
     words = ["dsllm", *stage.split(), *map(_shell_word, inputs), "-o", _shell_word(output)]

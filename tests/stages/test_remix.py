@@ -11,11 +11,11 @@ import orjson
 import pytest
 import zstandard
 
-from dsllm.config import RunOptions
+from dsllm.config import RunOptions, parse_weights
 from dsllm.errors import ConfigError, DocumentError, InputError
 from dsllm.progress import Reporter
 from dsllm.stages.remix import run as run_module
-from dsllm.stages.remix.config import RemixConfig, parse_weights
+from dsllm.stages.remix.config import RemixConfig
 from dsllm.stages.remix.mix import allot, draw_keys, times_taken, wanted_shares
 
 QUIET = Reporter(is_quiet=True)

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.text import bpe_symbols_compiled as symbols
 from dsllm.text import bpe_training_compiled as loops
 from dsllm.text import pair_queue_compiled as queue
 from dsllm.text.texts import Texts
 
 _MERGES_AT_ONCE = 1024
 _UNLIMITED = 1 << 60
+_FIRST_SLOTS = 1 << 18  # of the table of pairs, more than there are pairs of bytes
 _BYTES_PER_SLOT = 50  # of the table of pairs, with entries and heap, while they move to larger ones
 
 
@@ -85,15 +87,16 @@ class _Training:
         self.token_places[: len(alphabet)] = np.arange(len(alphabet)) * 2 + 1
         self.words = np.zeros(1 << (2 * n_most).bit_length(), np.int64)
         self.positions = np.empty(5 * n_slots, np.uint32)
-        self.table, self.entries = np.zeros((1 << 18, 2), np.int64), np.empty((1 << 17, 4), np.int64)
+        self.table = np.zeros((_FIRST_SLOTS, 2), np.int64)
+        self.entries = np.empty((_FIRST_SLOTS, 4), np.int64)
         self.sums = np.zeros((n_most, loops.N_SUMS), np.int64)
         self.neighbours = np.empty((4, n_slots), np.uint32)
         self.changed = np.empty((2 * n_most, loops.N_CHANGES), np.int64)
         self.state = np.zeros(queue.N_STATE, np.int64)
         self.state[queue.N_IDS] = len(alphabet)
         for token in range(len(alphabet)):
-            loops.put_word(token, self.data, self.token_sizes, self.token_places, self.words)
-        loops.find_first_pairs(
+            symbols.put_word(token, self.data, self.token_sizes, self.token_places, self.words)
+        symbols.find_first_pairs(
             self.symbols, self.class_starts, self.class_weights, len(alphabet),
             self.positions, self.entries, self.table, self.state,
         )  # fmt: skip
@@ -108,10 +111,10 @@ class _Training:
         n_slots = n_first + int(sizes[order].sum()) + len(order) + 1
         byte_ids = np.zeros(256, np.uint32)
         byte_ids[np.frombuffer(b"".join(alphabet), np.uint8)] = np.arange(len(alphabet))
-        self.data, self.symbols = np.zeros(n_slots, np.uint8), np.full(n_slots, loops.BOUNDARY, np.uint32)
+        self.data, self.symbols = np.zeros(n_slots, np.uint8), np.full(n_slots, symbols.BOUNDARY, np.uint32)
         self.data[1:n_first:2] = np.frombuffer(b"".join(alphabet), np.uint8)
         self.symbols[1:n_first:2] = np.arange(len(alphabet))
-        loops.lay_out(
+        symbols.lay_out(
             pieces.data, pieces.ends - sizes, sizes, order, byte_ids, self.data[n_first:],
             self.symbols[n_first:],
         )  # fmt: skip

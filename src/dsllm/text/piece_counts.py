@@ -18,7 +18,7 @@ from dsllm.text.pretokens_compiled import piece_classes
 from dsllm.text.texts import ROOM_BYTES, Texts
 
 N_PARTS = 256
-_FIRST_SLOTS = 1 << 16
+_FIRST_SLOTS, _LEAST_SLOTS = 1 << 16, 1 << 10
 _SLOT_BYTES = 32
 
 
@@ -77,7 +77,7 @@ class PieceTable:
     """A table that grows up to `max_bytes`, of which long pieces take a half at most."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_slots = 1 << max(10, (max_bytes // 2 // _SLOT_BYTES).bit_length() - 1)
+        self._max_slots = max(_LEAST_SLOTS, (1 << (max_bytes // 2 // _SLOT_BYTES).bit_length()) >> 1)
         self._table = np.zeros((min(_FIRST_SLOTS, self._max_slots), 4), np.uint64)
         self._stored = np.empty(max(max_bytes // 2, 2 * loops.MAX_BYTES), np.uint8)
         self._used = np.zeros(2, np.int64)

@@ -1,10 +1,9 @@
 """Settings of `dsllm remix`."""
 
-import math
 import re
 from dataclasses import dataclass
 
-from dsllm.config import DocumentSettings, parse_bytes, setting
+from dsllm.config import DocumentSettings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
 
 REST = "rest"
@@ -103,28 +102,3 @@ class RemixConfig(DocumentSettings):
                 if is_tokens
                 else "with a tokenizer, give the budget in tokens: --budget 2B-tokens",
             )
-
-
-def parse_weights(weights: tuple[str, ...], setting_name: str) -> dict[str, float]:
-    """Read `NAME=SHARE` pairs; empty when none are given.
-
-    Raises:
-        ConfigError: not of that form, a share below zero, a name twice, or nothing above zero.
-    """
-    shares: dict[str, float] = {}
-    for pair in weights:
-        name, _, number = pair.rpartition("=")
-        try:
-            share = float(number)
-        except ValueError:
-            share = math.nan
-        if not name or not 0 <= share < math.inf:
-            raise ConfigError(
-                f"{setting_name}: {pair!r} is no share", hint=f"try --{setting_name} en=0.6,zh=0.4"
-            )
-        if name in shares:
-            raise ConfigError(f"{setting_name}: {name} is given twice", hint="give each one share")
-        shares[name] = share
-    if shares and not any(shares.values()):
-        raise ConfigError(f"{setting_name}: all are zero", hint="give at least one a share above zero")
-    return shares

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.config import parse_weights
 from dsllm.errors import ConfigError, InputError
-from dsllm.stages.remix.config import REST, RemixConfig, parse_weights
+from dsllm.stages.remix.config import REST, RemixConfig
 from dsllm.text.shingles import fmix64
 
 Keys = NDArray[np.uint64]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.config import parse_weights
 from dsllm.errors import InputError
 from dsllm.progress import Reporter, format_amount
-from dsllm.stages.remix.config import RemixConfig, parse_weights
+from dsllm.stages.remix.config import RemixConfig
 from dsllm.stages.remix.measure import name_hash
 from dsllm.stages.remix.mix import allot, times_taken, wanted_shares
 from dsllm.stages.remix.mixing_law import Proposal, propose, read_runs

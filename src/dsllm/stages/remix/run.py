@@ -22,14 +22,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from dsllm.config import RunOptions
+from dsllm.config import RunOptions, parse_weights
 from dsllm.errors import ConfigError, InputError
 from dsllm.io.atomic import atomic_file, write_atomic
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, total_bytes
 from dsllm.progress import Reporter
-from dsllm.stages.remix.config import REST, RemixConfig, parse_weights
+from dsllm.stages.remix.config import REST, RemixConfig
 from dsllm.stages.remix.inputs import name_inputs, source_names
 from dsllm.stages.remix.measure import COLUMNS, DOCUMENT, Measure
 from dsllm.stages.remix.mix import wanted_shares

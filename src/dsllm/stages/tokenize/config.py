@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dsllm.config import Settings, parse_bytes, setting
+from dsllm.config import Settings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
 
 MIN_MEMORY_BYTES = 300_000_000
@@ -34,17 +34,39 @@ class TokenizeTrainConfig(_ReadConfig):
     max_token_length: int | None = setting(
         None, "Words of several bytes stay shorter than this; without it they do not.", unit="bytes", min=3
     )
-    memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
+    weights: tuple[str, ...] = setting(
+        (),
+        "Learn from a sample with these shares of each source's text, NAME=SHARE, scaled to add up to one; "
+        "rest=SHARE is for all others together.",
+    )
+    sample: str | None = setting(
+        None, "Text to learn from, such as 2GB, drawn from all; without it, as much as the weights allow."
+    )
+    source_field: str = setting("source", "Field that names a document's source.")
+    seed: int = setting(0, "Seed of the choice of documents.", min=0, max=2**63 - 1)
+    memory: str = setting(
+        "2GB",
+        "Memory to stay within, such as 500MB; the rest goes through files. The rarest pieces of text "
+        "are left out where their number is too large for it.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.memory_bytes < MIN_MEMORY_BYTES:
             raise ConfigError(f"memory is {self.memory}, less than 300MB", hint="try --memory 1GB")
+        if self.sample_bytes == 0:
+            raise ConfigError(f"sample is {self.sample}: nothing", hint="try --sample 100MB")
+        parse_weights(self.weights, "weights")
 
     @property
     def memory_bytes(self) -> int:
         """`memory` as a number."""
         return parse_bytes(self.memory, flag="--memory")
+
+    @property
+    def sample_bytes(self) -> int | None:
+        """`sample` as a number."""
+        return None if self.sample is None else parse_bytes(self.sample, flag="--sample")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,24 +9,24 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsllm.config import RunOptions
 from dsllm.io.atomic import write_atomic
-from dsllm.io.documents import BadLine, Batch, parse_batch
+from dsllm.io.documents import BadLine, Batch
 from dsllm.io.sources import Source, read_batches
 from dsllm.progress import Bar, Reporter
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
-from dsllm.stages.tokenize.statistics import source_name
-from dsllm.text.json_lines import read_texts
+from dsllm.stages.tokenize.sampling import Read, draw, read_documents
+from dsllm.stages.tokenize.statistics import MAX_SOURCES, OTHERS
 from dsllm.text.piece_counts import N_PARTS, Pieces, PieceTable, add_up, read_run, write_run
-from dsllm.text.texts import Texts
 from dsllm.workers.pool import map_ordered
 
 SEGMENT_BATCHES = 512  # 2 GiB
@@ -45,6 +45,7 @@ class Tally:
     n_batches: int = 0  # of that source
     n_documents: int = 0
     n_bytes: int = 0
+    taken: dict[str, list[int]] = field(default_factory=dict)  # documents and bytes by source
     sample: dict[str, list[str]] = field(default_factory=dict)
     bad: list[tuple[int, str]] = field(default_factory=list)  # source, the line for the file of skipped ones
     runs: list[str] = field(default_factory=list)
@@ -58,6 +59,7 @@ class Counted:
     n_read: int
     n_documents: int
     n_bytes: int
+    taken: dict[str, list[int]]
     sample: dict[str, list[str]]
     bad: list[BadLine]
     pieces: Pieces | None
@@ -68,6 +70,7 @@ class CountPieces:
     """The task: counts the pieces of a batch into the table of its thread."""
 
     config: TokenizeTrainConfig
+    parts: dict[str, float] | None  # of each source, to take
     scratch: Path
     table_bytes: int
     keeps_tables: bool
@@ -77,8 +80,8 @@ class CountPieces:
 
     def __call__(self, batch: Batch) -> Counted:
         """Count a batch."""
-        texts, names, bad = self._read(batch)
-        is_taken = np.ones(len(texts.ends), bool)
+        read = read_documents(batch, self.config)
+        texts, is_taken = read.texts, draw(read, self.parts, self.config.seed, batch.source_index)
         table = self._table if self.keeps_tables else PieceTable(self.table_bytes + 32 * len(texts.data))
         while not table.count(texts, is_taken):
             self._spill(table)
@@ -88,8 +91,9 @@ class CountPieces:
             n_read=batch.n_read,
             n_documents=len(sizes),
             n_bytes=int(sizes.sum()),
-            sample=_sample(texts, names),
-            bad=bad,
+            taken=_by_source(read, is_taken, sizes),
+            sample=_sample(read, is_taken),
+            bad=read.bad,
             pieces=None if self.keeps_tables else table.take(),
         )
 
@@ -106,19 +110,6 @@ class CountPieces:
         """The names of the runs that were written."""
         names: list[str] = self._shared["runs"]
         return names
-
-    def _read(self, batch: Batch) -> tuple[Texts, list[str], list[BadLine]]:
-        config = self.config
-        lines = read_texts(batch.lines, config.text_field, "source")
-        if lines is not None:
-            return lines.texts, [source_name(name, batch.source) for name in lines.parsed_ids()], []
-        documents, bad = parse_batch(batch, text_field=config.text_field, on_error=config.on_error)
-        texts = Texts.join([document.text.encode() for document in documents])
-        return (
-            texts,
-            [source_name(document.fields.get("source"), batch.source) for document in documents],
-            bad,
-        )
 
     @cached_property
     def _shared(self) -> dict[str, Any]:
@@ -149,6 +140,7 @@ class Corpus:
 
     pieces: Pieces
     tally: Tally
+    is_sample: bool
     n_pieces: int  # all of them
     n_left_out: int
     n_bytes_left_out: int  # of text
@@ -160,6 +152,7 @@ class PieceCount:
 
     config: TokenizeTrainConfig
     sources: list[Source]
+    parts: dict[str, float] | None
     scratch: Path
     options: RunOptions
     reporter: Reporter
@@ -196,7 +189,9 @@ class PieceCount:
             if source.index < end_source:
                 self.bar.advance(source.n_bytes)
                 continue
-            for number, batch in enumerate(read_batches(source)):
+            is_copy = source.stream_hash is not None and source.path != "-"
+            for number, read in enumerate(read_batches(source)):
+                batch = replace(read, source="standard input") if is_copy else read
                 if source.index == end_source and number < n_done:
                     self.bar.advance(batch.n_read)
                 else:
@@ -209,7 +204,7 @@ class PieceCount:
         n_tables = options.n_workers if keeps_tables else 1
         table_bytes = int(config.memory_bytes * _TABLES_FRAC) // n_tables
         run_prefix = f"{len(self.tally.runs):05d}-{prefix}"
-        task = CountPieces(config, self.scratch, table_bytes, keeps_tables, run_prefix)
+        task = CountPieces(config, self.parts, self.scratch, table_bytes, keeps_tables, run_prefix)
         if keeps_tables:
             task.start()
         table = PieceTable(table_bytes) if not keeps_tables else None
@@ -232,6 +227,11 @@ class PieceCount:
         tally.n_batches += 1
         tally.n_documents += counted.n_documents
         tally.n_bytes += counted.n_bytes
+        for name, (n_documents, n_bytes) in counted.taken.items():
+            known_name = name if name in tally.taken or len(tally.taken) < MAX_SOURCES else OTHERS
+            sums = tally.taken.setdefault(known_name, [0, 0])
+            sums[0] += n_documents
+            sums[1] += n_bytes
         tally.bad += [(counted.source_index, line.to_json().decode()) for line in counted.bad]
         for name, texts in counted.sample.items():
             if name in tally.sample or len(tally.sample) < SAMPLE_SOURCES:
@@ -285,17 +285,30 @@ class PieceCount:
                 part = part.chosen(is_in)
             kept.append(part)
         pieces = Pieces.join(kept)
-        return Corpus(pieces, self.tally, n_pieces, n_pieces - len(pieces.counts), n_bytes)
+        n_left_out = n_pieces - len(pieces.counts)
+        return Corpus(pieces, self.tally, self.parts is not None, n_pieces, n_left_out, n_bytes)
 
 
-def _sample(texts: Texts, names: list[str]) -> dict[str, list[str]]:
+def _by_source(read: Read, is_taken: NDArray[np.bool_], sizes: NDArray[np.int64]) -> dict[str, list[int]]:
+    """Add up the documents and bytes that are taken."""
+    sums: dict[str, list[int]] = {}
+    for name, is_in, size in zip(read.names, is_taken.tolist(), sizes.tolist(), strict=True):
+        if is_in:
+            of_source = sums.setdefault(name, [0, 0])
+            of_source[0] += 1
+            of_source[1] += size
+    return sums
+
+
+def _sample(read: Read, is_taken: NDArray[np.bool_]) -> dict[str, list[str]]:
     """Take the first documents of each source."""
     sample: dict[str, list[str]] = {}
     n_bytes: dict[str, int] = {}
-    for place, name in enumerate(names):
+    for place in np.flatnonzero(is_taken).tolist():
+        name = read.names[place]
         taken = n_bytes.get(name, 0)
         if taken < SAMPLE_BYTES and (name in sample or len(sample) < SAMPLE_SOURCES):
-            text = texts.text(place)[:SAMPLE_BYTES]
+            text = read.texts.text(place)[:SAMPLE_BYTES]
             sample.setdefault(name, []).append(text)
             n_bytes[name] = taken + len(text.encode())
     return sample

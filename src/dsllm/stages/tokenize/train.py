@@ -24,13 +24,15 @@ from dsllm.stages.tokenize.bpe import (
 )
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
 from dsllm.stages.tokenize.count import Corpus, PieceCount, Tally
-from dsllm.stages.tokenize.statistics import SourceCounts, estimate_text_bytes
+from dsllm.stages.tokenize.sampling import choose_shares
+from dsllm.stages.tokenize.statistics import MAX_ROWS, SourceCounts, estimate_text_bytes
 from dsllm.text.bpe import Encoder, Merges, merges_of_file
 from dsllm.text.compiled import announce_compiling
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON
 
-TEXT_BYTES_PER_S = 30e6  # read, cut and counted, a worker: an order of magnitude, for --plan
+# For --plan, orders of magnitude: read, cut and counted by a worker, and merged when they are few enough.
+TEXT_BYTES_PER_S, MERGED_BYTES_PER_S = 40e6, 30e6
 
 
 def run(
@@ -41,17 +43,17 @@ def run(
     options: RunOptions,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    """Learn a tokenizer from all documents of `inputs`; return what it is.
+    """Learn a tokenizer from the documents of `inputs`; return what it is.
 
     Raises:
-        InputError: no document in any input.
+        InputError: no document in any input, or none of a sample.
+        ConfigError: weights that do not fit the sources.
     """
     sources = find_sources(inputs)
     with OutputFolder(output, stage="tokenize train", config=config, inputs=inputs, options=options) as out:
         with announce_compiling(reporter.say):
             corpus = _count(config, sources, out, options, reporter)
-            if not corpus.tally.n_documents:
-                raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
+            _check(corpus, config, inputs)
             words = _learn(corpus, config, reporter)
         files = tokenizer_files(words)
         for name, data in files.items():
@@ -64,6 +66,7 @@ def run(
             "n_documents": tally.n_documents,
             "n_bytes": tally.n_bytes,
             "n_skipped": len(tally.bad),
+            **_taken(corpus),
             "n_pieces": corpus.n_pieces,
             "n_pieces_left_out": corpus.n_left_out,
             "sample": {**sample.totals(), "sources": sample.sources()},
@@ -72,7 +75,7 @@ def run(
             out.set_stream_hash(streams[0])
         content = _content(words, config)
         out.finish(counts=counts, content=content)
-    _report(content, config, sample, reporter)
+    _report(content, config, sample, reporter, counts.get("taken"))
     return {**counts, **content}
 
 
@@ -87,14 +90,24 @@ def plan(
     """Say what `run` would read and make, from sizes alone; the estimates are orders of magnitude."""
     sources = find_sources(inputs)
     n_bytes = estimate_text_bytes(sources)
+    seconds = None
+    is_sample = bool(config.weights) or config.sample is not None
+    if n_bytes is not None:
+        n_passes_s = n_bytes / TEXT_BYTES_PER_S / options.n_workers * (1.5 if is_sample else 1)
+        n_learned = min(n_bytes, config.sample_bytes or n_bytes, config.memory_bytes)
+        seconds = round(n_passes_s + n_learned / MERGED_BYTES_PER_S, 1)
     return {
         "n_files": len(sources),
         "n_input_bytes": total_bytes(sources),
         "n_text_bytes_estimate": n_bytes,
+        "n_passes": 2 if is_sample else 1,
+        "sample_bytes": config.sample_bytes,
+        "memory_bytes": config.memory_bytes,
+        "n_scratch_bytes_at_most_estimate": None if n_bytes is None else 3 * n_bytes,
         "output": output,
         "vocab_size": config.vocab_size,
         "model_vocab_size": padded(config.vocab_size + N_SPECIAL_TOKENS, config.pad_vocab_to),
-        "seconds_estimate": None if n_bytes is None else round(n_bytes / TEXT_BYTES_PER_S, 1),
+        "seconds_estimate": seconds,
     }
 
 
@@ -106,15 +119,35 @@ def _count(
     reporter: Reporter,
 ) -> Corpus:
     """Count the pieces of the corpus; says when not all of them fit."""
+    parts, sources = choose_shares(config, sources, out.scratch, options=options, reporter=reporter)
     with reporter.bar("tokenize train: count", total=total_bytes(sources), unit="bytes") as bar:
-        corpus = PieceCount(config, sources, out.scratch, options, reporter, bar).run()
+        corpus = PieceCount(config, sources, parts, out.scratch, options, reporter, bar).run()
     if corpus.n_left_out:
-        share = corpus.n_bytes_left_out / corpus.tally.n_bytes
+        share = corpus.n_bytes_left_out / max(1, sum(n_bytes for _, n_bytes in corpus.tally.taken.values()))
         reporter.say(
             f"dsllm: warning: {corpus.n_left_out:,} of {corpus.n_pieces:,} distinct pieces do not fit into"
             f" {config.memory}; the rarest were left out, {share:.1%} of the text; give more --memory"
         )
     return corpus
+
+
+def _check(corpus: Corpus, config: TokenizeTrainConfig, inputs: Sequence[str]) -> None:
+    if not corpus.tally.n_documents:
+        raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
+    if not corpus.tally.taken:
+        raise InputError(f"a sample of {config.sample} holds no document", hint="give a larger --sample")
+
+
+def _taken(corpus: Corpus) -> dict[str, Any]:
+    """Say how much of each source was taken, for the manifest; nothing when all was."""
+    if not corpus.is_sample:
+        return {}
+    total = sum(n_bytes for _, n_bytes in corpus.tally.taken.values())
+    by_source = {
+        name: {"n_documents": n_documents, "n_bytes": n_bytes, "share": round(n_bytes / max(1, total), 6)}
+        for name, (n_documents, n_bytes) in corpus.tally.taken.items()
+    }
+    return {"n_bytes_taken": total, "taken": by_source}
 
 
 def _learn(corpus: Corpus, config: TokenizeTrainConfig, reporter: Reporter) -> LearnedWords:
@@ -169,8 +202,16 @@ def _content(words: LearnedWords, config: TokenizeTrainConfig) -> dict[str, Any]
 
 
 def _report(
-    content: dict[str, Any], config: TokenizeTrainConfig, sample: SourceCounts, reporter: Reporter
+    content: dict[str, Any],
+    config: TokenizeTrainConfig,
+    sample: SourceCounts,
+    reporter: Reporter,
+    taken: dict[str, dict[str, Any]] | None,
 ) -> None:
+    if taken:
+        largest = sorted(taken.items(), key=lambda item: -item[1]["n_bytes"])[:MAX_ROWS]
+        rows = [[name, *source.values()] for name, source in largest]
+        reporter.table("What was learned from", ("source", "documents", "bytes", "share"), rows)
     n_words = content["vocab_size"]
     if n_words < config.vocab_size:
         reporter.say(
