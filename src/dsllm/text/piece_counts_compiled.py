@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
-from dsllm.text.vector import load_word
+from dsllm.text.vector import load_word, prefetch
 
 Words = NDArray[np.uint64]
 Int64s = NDArray[np.int64]
@@ -19,6 +19,7 @@ N_PIECES_AT_ONCE = 4096
 MAX_BYTES = 1 << 20  # longer pieces are cut
 _SHORT = 16
 _COUNT, _SIZE = 2, 3
+_MIXED, _BLOCK = 2, 32  # of a key; pieces whose slots are asked for ahead
 N_USED, N_STORED = 0, 1  # slots, bytes
 # Of the scan, behind what `scan_pieces` remembers: the text, where the next piece starts, which of how many.
 TEXT, START, NEXT, N_FOUND, N_SCAN = 2, 3, 4, 5, 6
@@ -42,19 +43,18 @@ def count_pieces(
 
     `scan` (N_SCAN,), zeros at first, and `ends` (N_PIECES_AT_ONCE,) say where to go on then.
     """
+    keys = np.empty((_BLOCK, 3), np.uint64)
     while scan[TEXT] < len(text_ends):
         text_end = text_ends[scan[TEXT]]
         if not is_taken[scan[TEXT]]:
             scan[PLACE] = text_end
         while True:
-            for index in range(scan[NEXT], scan[N_FOUND]):
-                while scan[START] < ends[index]:
-                    end = min(ends[index], scan[START] + MAX_BYTES)
-                    size = end - scan[START]
-                    if size > 1 and not _add(data, scan[START], size, 1, table, stored, used):
-                        scan[NEXT] = index
-                        return False
-                    scan[START] = end
+            while scan[NEXT] < scan[N_FOUND]:
+                block = ends[scan[NEXT] : min(scan[NEXT] + _BLOCK, scan[N_FOUND])]
+                n_done = _count_block(data, block, keys, table, stored, used, scan)
+                scan[NEXT] += n_done
+                if n_done < len(block):
+                    return False
             scan[NEXT] = scan[N_FOUND] = 0
             if scan[PLACE] >= text_end:
                 break
@@ -65,6 +65,27 @@ def count_pieces(
 
 
 @compiled
+def _count_block(data, ends, keys, table, stored, used, scan):
+    """Count some pieces, their slots asked for before; returns how many were before the table was full."""
+    flat, mask = table.reshape(table.size), np.uint64(len(table) - 1)
+    start = scan[START]
+    for index in range(len(ends)):
+        if ends[index] - start > 1:
+            _write_key(data, start, min(ends[index] - start, MAX_BYTES), keys[index])
+            prefetch(flat, np.int64((keys[index, _MIXED] & mask) << np.uint64(2)))
+        start = ends[index]
+    for index in range(len(ends)):
+        while scan[START] < ends[index]:
+            size = min(ends[index] - scan[START], MAX_BYTES)
+            if size > 1 and not _add(data, scan[START], size, keys[index], 1, table, stored, used):
+                return index
+            scan[START] += size
+            if scan[START] < ends[index]:  # the piece is cut
+                _write_key(data, scan[START], min(ends[index] - scan[START], MAX_BYTES), keys[index])
+    return len(ends)
+
+
+@compiled
 def add_pieces(
     data: Bytes, ends: Int64s, counts: Int64s, table: Words, stored: Bytes, used: Int64s, first: int
 ) -> int:
@@ -72,48 +93,52 @@ def add_pieces(
 
     `data` has 16 bytes of room behind the last piece.
     """
+    key = np.empty(3, np.uint64)
     start = ends[first - 1] if first else np.int64(0)
     for index in range(first, len(ends)):
-        if not _add(data, start, ends[index] - start, counts[index], table, stored, used):
+        _write_key(data, start, ends[index] - start, key)
+        if not _add(data, start, ends[index] - start, key, counts[index], table, stored, used):
             return index
         start = ends[index]
     return len(ends)
 
 
 @compiled
-def _add(data, start, size, count, table, stored, used):
+def _write_key(data, start, size, key):
+    """Write the first two words of a slot, for a long piece its hash alone, and the hash."""
+    if size <= _SHORT:
+        key[0] = load_word(data, start) & _HEAD_MASKS[min(size, 8)]
+        key[1] = load_word(data, start + 8) & _HEAD_MASKS[max(size - 8, 0)]
+        key[_MIXED] = _mix(key[0], key[1], size)
+    else:
+        key[0] = key[_MIXED] = hash_long(data, start, size)
+
+
+@compiled
+def _add(data, start, size, key, count, table, stored, used):
     """Add to the count of a piece; False when the table is full."""
     mask = np.uint64(len(table) - 1)
-    if size <= _SHORT:
-        low = load_word(data, start) & _HEAD_MASKS[min(size, 8)]
-        high = load_word(data, start + 8) & _HEAD_MASKS[max(size - 8, 0)]
-        slot = _mix(low, high, size) & mask
-        while table[slot, _SIZE] != 0:
-            if table[slot, 0] == low and table[slot, 1] == high and table[slot, _SIZE] == np.uint64(size):
+    slot = key[_MIXED] & mask
+    while table[slot, _SIZE] != 0:
+        if table[slot, 0] == key[0] and table[slot, _SIZE] == np.uint64(size):
+            if size <= _SHORT:
+                is_same = table[slot, 1] == key[1]
+            else:
+                is_same = _is_equal(data, start, stored, np.int64(table[slot, 1]), size)
+            if is_same:
                 table[slot, _COUNT] += np.uint64(count)
                 return True
-            slot = (slot + np.uint64(1)) & mask
-    else:
-        low = hash_long(data, start, size)
-        slot = low & mask
-        while table[slot, _SIZE] != 0:
-            if (
-                table[slot, 0] == low
-                and table[slot, _SIZE] == np.uint64(size)
-                and _is_equal(data, start, stored, np.int64(table[slot, 1]), size)
-            ):
-                table[slot, _COUNT] += np.uint64(count)
-                return True
-            slot = (slot + np.uint64(1)) & mask
-        high = np.uint64(used[N_STORED])
+        slot = (slot + np.uint64(1)) & mask
     n_stored = size if size > _SHORT else 0
     if 4 * used[N_USED] >= 3 * len(table) or used[N_STORED] + n_stored + 8 > len(stored):
         return False
+    if n_stored:
+        key[1] = np.uint64(used[N_STORED])
     for index in range(n_stored):
         stored[used[N_STORED] + index] = data[start + index]
     used[N_STORED] += n_stored
     used[N_USED] += 1
-    table[slot, 0], table[slot, 1] = low, high
+    table[slot, 0], table[slot, 1] = key[0], key[1]
     table[slot, _COUNT], table[slot, _SIZE] = np.uint64(count), np.uint64(size)
     return True
 
