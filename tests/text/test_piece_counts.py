@@ -12,9 +12,9 @@ from dsllm.text.piece_counts import (
     N_PARTS,
     Pieces,
     PieceTable,
+    Run,
     add_up,
     count_pieces,
-    read_run,
     write_run,
 )
 from dsllm.text.pretokens import pre_tokens
@@ -76,7 +76,7 @@ def test_runs_come_back_by_parts_in_the_order_of_hashes(tmp_path):
     pieces = count_pieces(texts)
     assert (np.diff(pieces.hashes.astype(object)) > 0).all()
     write_run(tmp_path / "run", pieces)
-    parts = [read_run(tmp_path / "run", part) for part in range(N_PARTS)]
+    parts = [Run(tmp_path / "run").read(part) for part in range(N_PARTS)]
     for number, part in enumerate(parts):
         assert set((part.hashes >> np.uint64(56)).tolist()) <= {number}
         assert as_dict(part) == as_dict(pieces.part(number))

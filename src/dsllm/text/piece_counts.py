@@ -5,6 +5,8 @@ its pieces in the order of their hashes. What many tables counted is added up pa
 pieces whose hashes begin alike: that needs little memory, and gives the same order from any tables.
 """
 
+import functools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from dsllm.text.texts import ROOM_BYTES, Texts
 N_PARTS = 256
 _FIRST_SLOTS, _LEAST_SLOTS = 1 << 16, 1 << 10
 _SLOT_BYTES = 32
+_HEAD_BYTES = 16 * (N_PARTS + 1)
 
 
 @dataclass(frozen=True)
@@ -171,21 +174,35 @@ def write_run(path: Path, pieces: Pieces) -> None:
         file.write(pieces.texts.data[: int(ends[-1])].data)
 
 
-def read_run(path: Path, part: int) -> Pieces:
-    """Read a part of a file that `write_run` wrote."""
-    firsts, starts = np.fromfile(path, "<i8", 2 * (N_PARTS + 1)).reshape(2, N_PARTS + 1).tolist()
-    head, n_pieces = 16 * (N_PARTS + 1), firsts[-1]
-    first, n_read = firsts[part], firsts[part + 1] - firsts[part]
+@dataclass(frozen=True)
+class Run:
+    """A file that `write_run` wrote, read part by part."""
 
-    def column(number: int, dtype: str) -> NDArray[np.int64]:
-        return np.fromfile(path, dtype, n_read, offset=head + 8 * (number * n_pieces + first))
+    path: Path
 
-    hashes, counts, sizes = column(0, "<u8"), column(1, "<i8"), column(2, "<i8")
-    data = np.zeros(starts[part + 1] - starts[part] + ROOM_BYTES, np.uint8)
-    data[:-ROOM_BYTES] = np.fromfile(
-        path, np.uint8, len(data) - ROOM_BYTES, offset=head + 24 * n_pieces + starts[part]
-    )
-    return Pieces(Texts(data, np.cumsum(sizes)), counts, hashes.view(np.uint64))
+    def read(self, part: int) -> Pieces:
+        """Read a part."""
+        firsts, starts = self._head
+        first, n_read = firsts[part], firsts[part + 1] - firsts[part]
+        n_bytes = starts[part + 1] - starts[part]
+        data = np.zeros(n_bytes + ROOM_BYTES, np.uint8)
+        with self.path.open("rb") as file:
+
+            def read(n_bytes: int, place: int) -> bytes:
+                return os.pread(file.fileno(), n_bytes, _HEAD_BYTES + place)
+
+            hashes, counts, sizes = (
+                np.frombuffer(read(8 * n_read, 8 * (column * firsts[-1] + first)), dtype)
+                for column, dtype in enumerate(("<u8", "<i8", "<i8"))
+            )
+            data[:n_bytes] = np.frombuffer(read(n_bytes, 24 * firsts[-1] + starts[part]), np.uint8)
+        return Pieces(Texts(data, np.cumsum(sizes)), counts, hashes)
+
+    @functools.cached_property
+    def _head(self) -> list[list[int]]:
+        """The number of the first piece of each part, and where its bytes begin."""
+        head: list[list[int]] = np.fromfile(self.path, "<i8", _HEAD_BYTES // 8).reshape(2, -1).tolist()
+        return head
 
 
 def _bounds(hashes: NDArray[np.uint64], part: int) -> NDArray[np.int64]:

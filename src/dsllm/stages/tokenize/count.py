@@ -26,7 +26,7 @@ from dsllm.progress import Bar, Reporter
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
 from dsllm.stages.tokenize.sampling import Read, draw, read_documents
 from dsllm.stages.tokenize.statistics import MAX_SOURCES, OTHERS
-from dsllm.text.piece_counts import N_PARTS, Pieces, PieceTable, add_up, read_run, write_run
+from dsllm.text.piece_counts import N_PARTS, Pieces, PieceTable, Run, add_up, write_run
 from dsllm.workers.pool import map_ordered
 
 SEGMENT_BATCHES = 512  # 2 GiB
@@ -255,9 +255,9 @@ class PieceCount:
         if len(held) == 1 and not self.tally.runs:
             yield held[0]
             return
+        runs = [Run(self.scratch / name) for name in self.tally.runs]
         for part in range(N_PARTS):
-            runs = [read_run(self.scratch / name, part) for name in self.tally.runs]
-            yield add_up([*runs, *(pieces.part(part) for pieces in held)])
+            yield add_up([*(run.read(part) for run in runs), *(pieces.part(part) for pieces in held)])
 
     def _fit(self, parts: Iterator[Pieces]) -> Corpus:
         """Leave out the rarest pieces, by the hash among equally rare ones, where they are too many."""
@@ -278,7 +278,7 @@ class PieceCount:
         cut = np.uint64(min(share, 1 - 2**-53) * 2.0**64)
         kept, n_bytes = [], 0
         for number, held in enumerate(summed):
-            part = held or read_run(self.scratch / f"sum-{number:05d}", number)
+            part = held or Run(self.scratch / f"sum-{number:05d}").read(number)
             is_in = (part.counts > least) | ((part.counts == least) & (part.hashes < cut))
             if slots_from[0] > limit:
                 n_bytes += int((part.sizes * part.counts)[~is_in].sum())
