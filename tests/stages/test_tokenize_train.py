@@ -217,7 +217,7 @@ def test_rarest_pieces_are_left_out_and_said(many, tmp_path, monkeypatch, capsys
         slots[n] += (len(piece) + 1) * (len(piece) > 1)
     assert slots[1] > 200  # of those that occur once, about a half shall fit
     room = sum(slots.values()) - slots[1] // 2
-    monkeypatch.setattr(count, "_BYTES_PER_SLOT", config.memory_bytes / room)
+    monkeypatch.setattr(count, "_BYTES_PER_SLOT", config.working_bytes / room)
     made = train.run(config, many, str(tmp_path / "a"), options=RunOptions(), reporter=Reporter())
     assert "distinct pieces do not fit into 2GB" in capsys.readouterr().err
     n_once = sum(n == 1 and len(piece) > 1 for piece, n in pieces.items())

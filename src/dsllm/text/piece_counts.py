@@ -86,6 +86,7 @@ class PieceTable:
         self._used = np.zeros(2, np.int64)
         self._ends = np.empty(loops.N_PIECES_AT_ONCE, np.int64)
         self._scan = np.zeros(loops.N_SCAN, np.int64)
+        self._n_added = 0
 
     @property
     def n_pieces(self) -> int:
@@ -106,17 +107,18 @@ class PieceTable:
         self._scan[:] = 0
         return True
 
-    def add(self, pieces: Pieces) -> None:
-        """Add counts; there must be room."""
-        texts, first = pieces.texts, 0
+    def add(self, pieces: Pieces) -> bool:
+        """Add counts; False when the table is full: the same call goes on as with `count`."""
+        texts = pieces.texts
         while True:
-            first = loops.add_pieces(
-                texts.data, texts.ends, pieces.counts, self._table, self._stored, self._used, first
+            self._n_added = loops.add_pieces(
+                texts.data, texts.ends, pieces.counts, self._table, self._stored, self._used, self._n_added
             )
-            if first == len(texts.ends):
-                return
-            has_room = self._grow()
-            assert has_room, "a table for pieces is too small"
+            if self._n_added == len(texts.ends):
+                self._n_added = 0
+                return True
+            if not self._grow():
+                return False
 
     def take(self) -> Pieces:
         """Give all pieces and empty the table."""
@@ -158,7 +160,8 @@ def add_up(parts: Iterable[Pieces]) -> Pieces:
     n_bytes = sum(2 * _SLOT_BYTES * 2 * len(part.counts) + 4 * len(part.texts.data) for part in given)
     table = PieceTable(2 * n_bytes + (1 << 16))
     for part in given:
-        table.add(part)
+        has_room = table.add(part)
+        assert has_room, "a table for pieces is too small"
     return table.take()
 
 

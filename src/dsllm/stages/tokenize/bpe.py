@@ -58,7 +58,7 @@ def learn_words(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
         max_token_length=config.max_token_length,
-        table_bytes=int(config.memory_bytes * _PAIRS_FRAC),
+        table_bytes=int(config.working_bytes * _PAIRS_FRAC),
         told=told,
     )
     words = ["".join(map(_CHARACTER_OF_BYTE.__getitem__, token)) for token in learned.tokens]

@@ -6,7 +6,7 @@ from typing import Literal
 from dsllm.config import Settings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
 
-MIN_MEMORY_BYTES = 300_000_000
+MIN_MEMORY_BYTES, PROGRAM_BYTES = 300_000_000, 200_000_000
 N_BYTES_IN_UTF8 = 243  # of the 256 byte values, 13 never occur in UTF-8
 
 
@@ -62,6 +62,11 @@ class TokenizeTrainConfig(_ReadConfig):
     def memory_bytes(self) -> int:
         """`memory` as a number."""
         return parse_bytes(self.memory, flag="--memory")
+
+    @property
+    def working_bytes(self) -> int:
+        """What is left of the memory for pieces and pairs."""
+        return self.memory_bytes - PROGRAM_BYTES
 
     @property
     def sample_bytes(self) -> int | None:

@@ -202,7 +202,7 @@ class PieceCount:
         config, options = self.config, self.options
         keeps_tables = options.engine != "ray"
         n_tables = options.n_workers if keeps_tables else 1
-        table_bytes = int(config.memory_bytes * _TABLES_FRAC) // n_tables
+        table_bytes = int(config.working_bytes * _TABLES_FRAC) // n_tables
         run_prefix = f"{len(self.tally.runs):05d}-{prefix}"
         task = CountPieces(config, self.parts, self.scratch, table_bytes, keeps_tables, run_prefix)
         if keeps_tables:
@@ -212,8 +212,8 @@ class PieceCount:
         with closing(results):  # type: ignore[type-var]  # a generator: the workers stop when this does
             for counted in results:
                 self._note(counted)
-                if table is not None and counted.pieces is not None:
-                    table.add(counted.pieces)
+                while table is not None and counted.pieces is not None and not table.add(counted.pieces):
+                    self._write_run(table.take())
                 self.bar.advance(counted.n_read)
         if table is not None:
             return [table.take()]
@@ -245,10 +245,13 @@ class PieceCount:
     def _keep(self, held: list[Pieces]) -> None:
         """Write what is counted as runs, and how far that is."""
         for pieces in held:
-            name = f"run-{len(self.tally.runs):05d}"
-            write_run(self.scratch / name, pieces)
-            self.tally.runs.append(name)
+            self._write_run(pieces)
         write_atomic(self.scratch / _STATE, json.dumps(asdict(self.tally)).encode())
+
+    def _write_run(self, pieces: Pieces) -> None:
+        name = f"run-{len(self.tally.runs):05d}"
+        write_run(self.scratch / name, pieces)
+        self.tally.runs.append(name)
 
     def _add_up(self, held: list[Pieces]) -> Iterator[Pieces]:
         """Yield all pieces, a part at a time, in order."""
@@ -271,7 +274,7 @@ class PieceCount:
             if self.tally.runs:
                 write_run(self.scratch / f"sum-{number:05d}", part)
             summed.append(None if self.tally.runs else part)
-        limit = self.config.memory_bytes // _BYTES_PER_SLOT
+        limit = self.config.working_bytes // _BYTES_PER_SLOT
         slots_from = np.append(np.cumsum(slots_of[::-1])[::-1], 0)
         least = max(1, int(np.flatnonzero(slots_from <= limit)[0]) - 1)  # some of it fit, all above
         share = (limit - slots_from[least + 1]) / max(1, slots_of[least])
