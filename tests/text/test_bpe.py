@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from dsllm.io.sources import find_sources, read_batches
-from dsllm.stages.tokenize.bpe import learn_words, tokenizer_files
+from dsllm.stages.tokenize.bpe import EOS, learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
 from dsllm.text import bpe
 from dsllm.text.json_lines import read_texts
@@ -105,17 +105,72 @@ def test_long_runs(library, merges, unit):
     ("change", "reason"),
     [
         (lambda values: values.update(normalizer={"type": "NFC"}), "changes texts first, by NFC"),
-        (lambda values: values.update(pre_tokenizer={"type": "Whitespace"}), "cuts texts in another way"),
+        (
+            lambda values: values.update(pre_tokenizer={"type": "Whitespace"}),
+            "cuts texts in a way that is not known",
+        ),
         (lambda values: values["model"].update(dropout=0.1), "dropout is 0.1"),
         (lambda values: values["model"].update(type="WordPiece"), "WordPiece, not BPE"),
         (lambda values: values["model"]["vocab"].pop("!"), "no word for byte 21"),
-        (lambda values: values["added_tokens"][0].update(special=False), "which is no special token"),
+        (lambda values: values["added_tokens"][0].update(lstrip=True), "asks for lstrip of"),
+        (lambda values: values["added_tokens"][0].update(id=9), "the id 9, not"),
     ],
 )
 def test_what_it_cannot_do_is_said(files, change, reason):
     values = json.loads(files["tokenizer.json"])
     change(values)
     assert reason in bpe.merges_of_file(values)
+
+
+def changed(files, change):
+    """Make a tokenizer.json anew: what the library makes of it, and our tables."""
+    values = json.loads(files["tokenizer.json"])
+    change(values)
+    library = Tokenizer.from_str(json.dumps(values))
+    library.post_processor = None
+    tables = bpe.merges_of_file(values)
+    assert isinstance(tables, bpe.Merges)
+    return library, tables
+
+
+def lose_merges(values):
+    """Leave words that no merges make: with `ignore_merges` a piece that is one of them is that word."""
+    values["model"]["ignore_merges"] = True
+    values["model"]["merges"] = [
+        pair for place, pair in enumerate(values["model"]["merges"]) if place % 3 or place < 200
+    ]
+
+
+def gain_tokens(values):
+    """Words of the text as added tokens of both sorts, one the beginning of another."""
+    n_words = len(values["model"]["vocab"])
+    contents = ["fox j", "fox jumps", "去公", "去公园", "ids[", "的，", "<|end|>", "x jum"]
+    assert not set(contents) & set(values["model"]["vocab"])
+    values["added_tokens"] += [
+        {
+            **values["added_tokens"][0],
+            "id": n_words + place,
+            "content": content,
+            "special": place % 4 == 2,
+            "normalized": place % 2 == 0,
+        }
+        for place, content in enumerate(contents)
+    ]
+    values["model"]["merges"] = [" ".join(pair) for pair in values["model"]["merges"]]  # as older files
+
+
+@pytest.mark.parametrize("change", [lose_merges, gain_tokens])
+@pytest.mark.parametrize("parse_special", [False, True])
+def test_ids_of_other_tokenizers(files, change, parse_special):
+    library, tables = changed(files, change)
+    library.encode_special_tokens = not parse_special
+    draw, encoder = random.Random(7), bpe.Encoder(tables, parse_special)
+    units = [*"".join(SENTENCES), *SENTENCES, "fox", "fox jumps", "<|end|>", "ids[", EOS, " brown", "公园"]
+    texts = ["".join(draw.choices(units, k=draw.randrange(9))) for _ in range(3000)]
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
+    assert encode(encoder, texts) == expected
+    ended = [[*ids, 5] for ids in expected]
+    assert encode(encoder, texts, end_id=5) == ended
 
 
 @pytest.mark.data

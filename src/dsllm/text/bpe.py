@@ -14,39 +14,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.bpe_compiled import (
-    ID_BITS,
-    N_JOINT_WORDS,
-    N_PAIR_WORDS,
-    NO_RANK,
-    RANK_BITS,
-    encode_texts,
-    note_crossings,
-    put_pairs,
-)
-from dsllm.text.pretokens import huggingface_pre_tokenizer
-from dsllm.text.pretokens_compiled import piece_classes
+from dsllm.text.added_tokens import AddedTokens, unknown_manner
+from dsllm.text.bpe_compiled import N_JOINT_WORDS, encode_spans, note_crossings
+from dsllm.text.merges_compiled import ID_BITS, N_PAIR_WORDS, NO_RANK, RANK_BITS, put_pairs, put_words
+from dsllm.text.patterns import Cuts, cuts_of
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON
 
 Ids = NDArray[np.uint32]
+Int64s = NDArray[np.int64]
 
 MEMORY_SLOTS = 1 << 21  # of 24 bytes; three quarters of them are used
 _SPILL_IDS = 1 << 22
-# What Hugging Face's BPE may be asked to do besides.
-_EXTRAS = (
-    "dropout",
-    "unk_token",
-    "continuing_subword_prefix",
-    "end_of_word_suffix",
-    "byte_fallback",
-    "ignore_merges",
-)
+# What Hugging Face's BPE may be asked to do besides. Where all bytes are words, none is ever unknown, so that
+# `unk_token`, `fuse_unk` and `byte_fallback` change nothing.
+_EXTRAS = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+_NOT_IN_UTF8 = (0xC0, 0xC1, *range(0xF5, 0x100))
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a vocabulary that a piece is looked up among; none where merges alone decide.
+
+    data, ends: their bytes one after another.
+    slots: a hash table from their bytes to their place: see `put_words`.
+    ids: the id of each.
+    """
+
+    data: NDArray[np.uint8]
+    ends: Int64s
+    slots: Ids
+    ids: Ids
+
+    @classmethod
+    def build(cls, vocabulary: Mapping[bytes, int]) -> "Words":
+        """Take the words, and the id of each."""
+        texts = Texts.join(list(vocabulary))
+        slots = np.zeros(1 << max(4, (2 * len(vocabulary)).bit_length()), np.uint32)
+        put_words(texts.data, texts.ends, slots)
+        return cls(texts.data, texts.ends, slots, np.array([*vocabulary.values()], np.uint32))
 
 
 @dataclass(frozen=True)
 class Merges:
-    """The merges of a vocabulary.
+    """The merges of a vocabulary, and what comes before them.
 
     byte_ids: (256,), the id of each byte.
     merged_ids: (n_merges,), the id that each merge makes.
@@ -54,6 +65,9 @@ class Merges:
         whether it is worth a look: see `put_pairs`.
     byte_ranks: (65536,), the same for two bytes, without hashing.
     joints: bits, by a hash of two neighbouring characters: whether a token may reach over both.
+    words: pieces that are one of these are not merged.
+    cuts: how texts are cut into pieces.
+    added_tokens: what is looked for in the text first, as in tokenizer.json.
     """
 
     byte_ids: Ids
@@ -62,11 +76,25 @@ class Merges:
     is_pair: NDArray[np.uint64]
     byte_ranks: Ids
     joints: NDArray[np.uint64]
+    words: Words
+    cuts: Cuts
+    added_tokens: Sequence[dict[str, Any]]
 
     @classmethod
-    def build(cls, vocabulary: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]]) -> "Merges":
-        """Take the words of a vocabulary, all single bytes among them, and the pairs to merge, in order."""
-        byte_ids = np.array([vocabulary[bytes([byte])] for byte in range(256)], np.uint32)
+    def build(
+        cls,
+        vocabulary: Mapping[bytes, int],
+        merges: Sequence[tuple[bytes, bytes]],
+        cuts: Cuts,
+        *,
+        added_tokens: Sequence[dict[str, Any]] = (),
+        ignore_merges: bool = False,
+    ) -> "Merges":
+        """Take the words of a vocabulary, all single bytes among them, and the pairs to merge, in order.
+
+        `ignore_merges` says that a piece which is a word has its id, whatever the merges make of it.
+        """
+        byte_ids = np.array([vocabulary.get(bytes([byte]), 0) for byte in range(256)], np.uint32)
         joints = np.zeros(N_JOINT_WORDS, np.uint64)
         byte_ranks = np.full(1 << 16, NO_RANK, np.uint32)
         rows = np.empty((len(merges), 3), np.uint32)
@@ -74,71 +102,106 @@ class Merges:
             rows[rank] = vocabulary[left], vocabulary[right], vocabulary[left + right]
             if len(left) == len(right) == 1:
                 byte_ranks[left[0] << 8 | right[0]] = rank
-        texts = Texts.join([left + right for left, right in merges])
-        note_crossings(texts.data, texts.ends, joints)
+        words = Words.build(vocabulary if ignore_merges else {})
+        for texts in (Texts.join([left + right for left, right in merges]), words):
+            note_crossings(texts.data, texts.ends, joints)
         table = np.zeros(1 << max(4, (2 * len(rows) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
         lefts, rights, merged_ids = np.ascontiguousarray(rows.T)
         put_pairs(lefts, rights, table, is_pair)
-        return cls(byte_ids, merged_ids, table, is_pair, byte_ranks, joints)
+        return cls(byte_ids, merged_ids, table, is_pair, byte_ranks, joints, words, cuts, added_tokens)
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes texts; pieces of up to 16 bytes are remembered, so one thread has one encoder."""
+    """Encodes texts; pieces of up to 16 bytes are remembered, so one thread has one encoder.
+
+    With `parse_special` the names of special tokens in a text are these tokens, else they are plain text.
+    """
 
     merges: Merges
+    parse_special: bool = False
+    _added: AddedTokens = field(init=False, repr=False)
     _memory: NDArray[np.uint64] = field(init=False, repr=False)
     _spill: Ids = field(init=False, repr=False)
-    _used: NDArray[np.int64] = field(init=False, repr=False)
+    _used: Int64s = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_added", AddedTokens(self.merges.added_tokens, self.parse_special))
         object.__setattr__(self, "_memory", np.zeros((MEMORY_SLOTS, 3), np.uint64))
         object.__setattr__(self, "_spill", np.zeros(_SPILL_IDS, np.uint32))
         object.__setattr__(self, "_used", np.zeros(2, np.int64))
 
-    def encode(self, texts: Texts, end_id: int | None = None) -> tuple[Ids, NDArray[np.int64]]:
+    def encode(self, texts: Texts, end_id: int | None = None) -> tuple[Ids, Int64s]:
         """Give the ids of all texts, `end_id` behind each, one after another, and where those of each end."""
         if not len(texts.ends):
             return np.zeros(0, np.uint32), np.zeros(0, np.int64)
-        n_bytes = int(texts.ends[-1])
-        ids = np.empty(n_bytes + len(texts.ends) + 8, np.uint32)
-        ends = np.zeros(len(texts.ends), np.int64)
-        merges = self.merges
-        encode_texts(
-            texts.data, texts.ends, piece_classes(), merges.byte_ids, merges.merged_ids, merges.pairs,
-            merges.is_pair, merges.byte_ranks, merges.joints, self._memory, self._spill, self._used,
-            -1 if end_id is None else end_id, ids, ends,
+        ends, ids, n_spans = self._spans(texts, end_id)
+        found = np.empty(int(texts.ends[-1]) + len(ends) + 8, np.uint32)
+        id_ends = np.zeros(len(ends), np.int64)
+        merges, words, cuts = self.merges, self.merges.words, self.merges.cuts
+        encode_spans(
+            texts.data, ends, ids, cuts.classes, cuts.rule, cuts.n_digits, merges.byte_ids, merges.merged_ids,
+            merges.pairs, merges.is_pair, merges.byte_ranks, merges.joints, words.data, words.ends,
+            words.slots, words.ids, self._memory, self._spill, self._used, found, id_ends,
         )  # fmt: skip
-        return ids[: int(ends[-1])], ends
+        return found[: int(id_ends[-1])], id_ends[np.cumsum(n_spans) - 1]
+
+    def _spans(self, texts: Texts, end_id: int | None) -> tuple[Int64s, Int64s, Int64s]:
+        """Give where each span ends and the id that it stands for, -1 for text; how many each text has."""
+        n_spans = np.full(len(texts.ends), 1 if end_id is None else 2, np.int64)
+        places = self._added.places(texts)
+        if not places:
+            ends = np.repeat(texts.ends, n_spans[0])
+            ids = np.full(len(ends), -1, np.int64)
+            if end_id is not None:
+                ids[1::2] = end_id
+            return ends, ids, n_spans
+        starts = np.concatenate([np.zeros(1, np.int64), texts.ends])
+        rows = [[(end, -1)] for end in texts.ends.tolist()]
+        for place in places:
+            start, end = int(starts[place]), int(starts[place + 1])
+            cut = self._added.spans(texts.data[start:end].tobytes())
+            rows[place] = [(start + span_end, identity) for span_end, identity in cut]
+        if end_id is not None:
+            rows = [[*row, (end, end_id)] for row, end in zip(rows, texts.ends.tolist(), strict=True)]
+        flat = np.array([span for row in rows for span in row], np.int64).reshape(-1, 2)
+        return (
+            np.ascontiguousarray(flat[:, 0]),
+            np.ascontiguousarray(flat[:, 1]),
+            np.array(list(map(len, rows)), np.int64),
+        )
 
 
 def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
     """Read the merges out of a `tokenizer.json`, or say why its work cannot be done here."""
     model, added = values["model"], values.get("added_tokens", [])
-    pre_tokenizer = json.loads(huggingface_pre_tokenizer().__getstate__())
-    if model.get("type") != "BPE":
-        return f"its model is {model.get('type')}, not BPE"
+    if model.get("type", "BPE") != "BPE":
+        return f"its model is {model['type']}, not BPE"
     if asked := [name for name in _EXTRAS if model.get(name)]:
         return f"its {asked[0]} is {model[asked[0]]!r}"
-    if values.get("normalizer") is not None:
-        return f"it changes texts first, by {values['normalizer']['type']}"
-    if values.get("pre_tokenizer") != pre_tokenizer:
-        return "it cuts texts in another way than DeepSeek LLM's tokenizer"
-    if plain := [token["content"] for token in added if not token["special"]]:
-        return f"it looks for {plain[0]!r} in the text, which is no special token"
+    if (normalizer := values.get("normalizer")) and normalizer.get("normalizers") != []:
+        return f"it changes texts first, by {normalizer['type']}"
+    cuts = cuts_of(values.get("pre_tokenizer"))
+    if cuts is None:
+        return "it cuts texts in a way that is not known here"
+    if manner := unknown_manner(added, model["vocab"]):
+        return manner
     words = {
         _bytes_of(word): identity
         for word, identity in model["vocab"].items()
         if all(character in BYTE_OF_CHARACTER for character in word)
     }
-    if missing := [byte for byte in range(256) if bytes([byte]) not in words]:
-        return f"it has no word for byte {missing[0]:02X}"
+    needed = (bytes([byte]) for byte in range(256) if byte not in _NOT_IN_UTF8)
+    if missing := next((byte for byte in needed if byte not in words), None):
+        return f"it has no word for byte {missing.hex().upper()}"
     if max(words.values()) >= 1 << ID_BITS or len(model["merges"]) >= 1 << RANK_BITS:
         return f"it has {len(words):,} words and {len(model['merges']):,} merges"
     pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     merges = [(_bytes_of(left), _bytes_of(right)) for left, right in pairs]
-    return Merges.build(words, merges)
+    return Merges.build(
+        words, merges, cuts, added_tokens=added, ignore_merges=bool(model.get("ignore_merges"))
+    )
 
 
 def _bytes_of(word: str) -> bytes:

@@ -134,7 +134,7 @@ class EncodeTask:
     @property
     def _encoder(self) -> Encoder:
         if not hasattr(self._worker, "encoder"):
-            self._worker.encoder = Encoder(self._merges)
+            self._worker.encoder = Encoder(self._merges, self.config.parse_special)
         encoder: Encoder = self._worker.encoder
         return encoder
 
@@ -147,7 +147,7 @@ class EncodeTask:
     def __call__(self, batch: Batch) -> Encoded:
         """Encode the documents of a batch, EOS after each."""
         lines = read_texts(batch.lines, self.config.text_field, "source") if self.releases_lock else None
-        if lines is None or (self.config.parse_special and self._has_special(lines.texts)):
+        if lines is None:
             return self._encode_by_library(batch)
         tokens, ends = self._encoder.encode(lines.texts, self._tokenizer.eos_id)
         return Encoded(
@@ -161,10 +161,6 @@ class EncodeTask:
             names=[source_name(name, batch.source) for name in lines.parsed_ids()],
             bad=[],
         )
-
-    def _has_special(self, texts: Texts) -> bool:
-        data = texts.data[: texts.ends[-1] if len(texts.ends) else 0].tobytes()
-        return any(token.encode() in data for token in self._tokenizer.special_tokens)
 
     def _check(self, line_numbers: Int64s, texts: Texts, tokens: Ids, ends: Int64s) -> npt.NDArray[np.bool_]:
         """Decode one document in some again: says which came back changed."""
