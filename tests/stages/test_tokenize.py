@@ -22,13 +22,12 @@ from dsllm.progress import Reporter
 from dsllm.stages.tokenize import encode, train
 from dsllm.stages.tokenize.bpe import BOS, EOS, UNUSED_BYTES, learn_words, padded, tokenizer_files
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeEncodeConfig, TokenizeTrainConfig
-from dsllm.stages.tokenize.encode import EncodeTask
+from dsllm.stages.tokenize.encode_task import EncodeTask
 from dsllm.stages.tokenize.statistics import MAX_SOURCES, OTHERS, SourceCounts
 from dsllm.text.piece_counts import count_pieces
 from dsllm.text.pretokens import pre_tokens
 from dsllm.text.tokenizer_files import (
     BYTE_OF_CHARACTER,
-    LoadedTokenizer,
     decode_documents,
     load_tokenizer,
 )
@@ -360,13 +359,13 @@ def test_killed_run_carries_on_to_equal_bytes(n_shards, many, tokenizer_folder, 
     assert not (out / "manifest.json").exists()
 
     encoded = []
-    encode_batch = LoadedTokenizer.encode_batch
+    encode = EncodeTask.encode
 
-    def spy(self, texts, **options):
-        encoded.append(len(texts))
-        return encode_batch(self, texts, **options)
+    def spy(self, texts):
+        encoded.append(len(texts.ends))
+        return encode(self, texts)
 
-    monkeypatch.setattr(LoadedTokenizer, "encode_batch", spy)
+    monkeypatch.setattr(EncodeTask, "encode", spy)
     run_encode(out, tokenizer_folder, inputs, shard_tokens=120_000, on_error="skip")
     expected, actual = bytes_of(undisturbed), bytes_of(out)
     expected["manifest.json"] = expected["manifest.json"].replace(
@@ -502,13 +501,11 @@ def test_task_survives_the_way_to_a_worker(tokenizer_folder):
 
     from dsllm.io.documents import Batch
 
-    task = pickle.loads(
-        pickle.dumps(EncodeTask(TokenizeEncodeConfig(tokenizer=str(tokenizer_folder)), releases_lock=True))
-    )
+    task = pickle.loads(pickle.dumps(EncodeTask(TokenizeEncodeConfig(tokenizer=str(tokenizer_folder)))))
     encoded = task(Batch(0, "a.jsonl", 1, b'{"text": ""}\n\n{"text": "ab"}\n', 10))
     assert encoded.lengths.tolist() == [1, 1 + len(load_once(tokenizer_folder).encode("ab"))]
     assert encoded.line_numbers.tolist() == [1, 3]
-    assert encoded.names == ["a.jsonl", "a.jsonl"]
+    assert (encoded.groups, encoded.group_of.tolist()) == ([("a.jsonl", "")], [0, 0])
     assert encoded.tokens[0] == 401
 
 

@@ -5,6 +5,8 @@
 row of documents, in the order of its shards.
 """
 
+import shutil
+import tempfile
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +19,11 @@ import numpy.typing as npt
 from dsllm.errors import InputError, ShardError
 from dsllm.io.folder import OutputFolder
 from dsllm.io.manifest import Manifest, ShardRecord, read_manifest
+from dsllm.io.token_formats import DSLLM_FORMAT, TokenFormat
 
 TOKEN_DTYPE = np.dtype("<u4")
 OFFSET_DTYPE = np.dtype("<u8")
+_COPIED_BYTES = 1 << 22
 
 Tokens = npt.NDArray[np.uint32]
 Offsets = npt.NDArray[np.int64]
@@ -27,12 +31,12 @@ Offsets = npt.NDArray[np.int64]
 
 def bin_name(index: int) -> str:
     """Name the file of a shard's tokens."""
-    return f"shard-{index:05d}.bin"
+    return DSLLM_FORMAT.tokens_name(index)
 
 
 def idx_name(index: int) -> str:
     """Name the file of a shard's document offsets."""
-    return f"shard-{index:05d}.idx"
+    return DSLLM_FORMAT.offsets_name(index)
 
 
 class TokenWriter:
@@ -41,9 +45,12 @@ class TokenWriter:
     Whoever writes says where a shard ends. `n_tokens` and `n_documents` are those of the open shard.
     """
 
-    def __init__(self, folder: OutputFolder, *, first_shard: int = 0) -> None:
+    def __init__(
+        self, folder: OutputFolder, *, first_shard: int = 0, token_format: TokenFormat = DSLLM_FORMAT
+    ) -> None:
         self._folder = folder
         self._index = first_shard
+        self._format = token_format
         self._open_shard: ExitStack | None = None
         self._file: Any = None
         self._lengths: list[Offsets] = []
@@ -68,11 +75,8 @@ class TokenWriter:
         """Append whole documents: their tokens back to back, and how many each has."""
         assert len(tokens) == int(lengths.sum()), f"{len(tokens)} tokens for lengths of {int(lengths.sum())}"
         if self._open_shard is None:
-            for name in (bin_name(self._index), idx_name(self._index)):
-                self._folder.finished.pop(name, None)
-            self._open_shard = ExitStack()
-            self._file = self._open_shard.enter_context(self._folder.create(bin_name(self._index)))
-        self._file.write(tokens.astype(TOKEN_DTYPE, copy=False).tobytes())
+            self._start_shard()
+        self._file.write(np.ascontiguousarray(tokens, self._format.dtype).view(np.uint8).data)
         self._lengths.append(lengths.astype(np.int64))
         self.n_tokens += len(tokens)
         self.n_documents += len(lengths)
@@ -80,15 +84,32 @@ class TokenWriter:
     def end_shard(self, **counts: int) -> None:
         """Close the open shard and record it, with `counts` beside its numbers of documents and tokens."""
         assert self._open_shard is not None, "no document was added"
-        offsets = np.cumsum(np.concatenate([np.zeros(1, np.int64), *self._lengths]))
-        with self._folder.create(idx_name(self._index)) as file:
-            file.write(offsets.astype(OFFSET_DTYPE).tobytes())
+        lengths = np.concatenate([np.zeros(0, np.int64), *self._lengths])
+        with self._folder.create(self._format.offsets_name(self._index)) as file:
+            file.write(self._format.offsets(lengths))
         numbers = {"n_documents": self.n_documents, "n_tokens": self.n_tokens, **counts}
-        self._folder.set_counts(bin_name(self._index), **numbers)
+        name = self._format.tokens_name(self._index)
+        self._folder.set_counts(name, **numbers)
+        if self._format.head is not None:
+            with self._folder.create(name) as file:
+                file.write(self._format.head(self.n_tokens))
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, file, _COPIED_BYTES)
         self._open_shard.close()
         self._open_shard, self._file, self._lengths = None, None, []
         self.n_tokens = self.n_documents = 0
         self._index += 1
+
+    def _start_shard(self) -> None:
+        for name in (self._format.tokens_name(self._index), self._format.offsets_name(self._index)):
+            self._folder.finished.pop(name, None)
+        self._open_shard = ExitStack()
+        if self._format.head is None:
+            file: Any = self._folder.create(self._format.tokens_name(self._index))
+        else:  # the number of tokens comes first, so they wait
+            self._folder.scratch.mkdir(parents=True, exist_ok=True)
+            file = tempfile.TemporaryFile(dir=self._folder.scratch)  # noqa: SIM115  # the stack closes it
+        self._file = self._open_shard.enter_context(file)
 
 
 class TokenFolder:
@@ -103,6 +124,11 @@ class TokenFolder:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(path)
         content = self.manifest.content
+        if (other := content.get("format", DSLLM_FORMAT.name)) != DSLLM_FORMAT.name:
+            raise InputError(
+                f"{path}: its shards are in the format {other!r}, for other programs",
+                hint="encode once more without --format",
+            )
         if content.get("kind") != "tokens" or content.get("dtype") != "uint32":
             raise InputError(
                 f"{path}: holds {content.get('kind')}, made by {self.manifest.stage}; tokens are needed",

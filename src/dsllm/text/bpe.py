@@ -5,7 +5,6 @@ learned first is merged, the leftmost of several, and so on until none has one (
 2016, arXiv:1508.07909). That is what Hugging Face `tokenizers` computes; the ids are equal.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ from dsllm.text.added_tokens import AddedTokens, unknown_manner
 from dsllm.text.bpe_compiled import N_JOINT_WORDS, encode_spans, note_crossings
 from dsllm.text.merges_compiled import ID_BITS, N_PAIR_WORDS, NO_RANK, RANK_BITS, put_pairs, put_words
 from dsllm.text.patterns import Cuts, cuts_of
-from dsllm.text.texts import Texts
-from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON
+from dsllm.text.texts import ROOM_BYTES, Texts
+from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON, read_json
 
 Ids = NDArray[np.uint32]
 Int64s = NDArray[np.int64]
@@ -47,9 +46,9 @@ class Words:
     ids: Ids
 
     @classmethod
-    def build(cls, vocabulary: Mapping[bytes, int]) -> "Words":
-        """Take the words, and the id of each."""
-        texts = Texts.join(list(vocabulary))
+    def build(cls, vocabulary: Mapping[str, int]) -> "Words":
+        """Take the words, in stand-ins, and the id of each."""
+        texts = bytes_of_stand_ins([*vocabulary])
         slots = np.zeros(1 << max(4, (2 * len(vocabulary)).bit_length()), np.uint32)
         put_words(texts.data, texts.ends, slots)
         return cls(texts.data, texts.ends, slots, np.array([*vocabulary.values()], np.uint32))
@@ -83,8 +82,8 @@ class Merges:
     @classmethod
     def build(
         cls,
-        vocabulary: Mapping[bytes, int],
-        merges: Sequence[tuple[bytes, bytes]],
+        vocabulary: Mapping[str, int],
+        merges: Sequence[Sequence[str]],
         cuts: Cuts,
         *,
         added_tokens: Sequence[dict[str, Any]] = (),
@@ -92,22 +91,26 @@ class Merges:
     ) -> "Merges":
         """Take the words of a vocabulary, all single bytes among them, and the pairs to merge, in order.
 
+        Both are written as in a tokenizer.json, a character for each byte.
         `ignore_merges` says that a piece which is a word has its id, whatever the merges make of it.
         """
-        byte_ids = np.array([vocabulary.get(bytes([byte]), 0) for byte in range(256)], np.uint32)
-        joints = np.zeros(N_JOINT_WORDS, np.uint64)
-        byte_ranks = np.full(1 << 16, NO_RANK, np.uint32)
-        rows = np.empty((len(merges), 3), np.uint32)
+        byte_ids, byte_ranks = np.zeros(256, np.uint32), np.full(1 << 16, NO_RANK, np.uint32)
+        for character, byte in BYTE_OF_CHARACTER.items():
+            byte_ids[byte] = vocabulary.get(character, 0)
         for rank, (left, right) in enumerate(merges):
-            rows[rank] = vocabulary[left], vocabulary[right], vocabulary[left + right]
             if len(left) == len(right) == 1:
-                byte_ranks[left[0] << 8 | right[0]] = rank
+                byte_ranks[BYTE_OF_CHARACTER[left] << 8 | BYTE_OF_CHARACTER[right]] = rank
+        merged = [left + right for left, right in merges]
         words = Words.build(vocabulary if ignore_merges else {})
-        for texts in (Texts.join([left + right for left, right in merges]), words):
+        joints = np.zeros(N_JOINT_WORDS, np.uint64)
+        for texts in (bytes_of_stand_ins(merged), words):
             note_crossings(texts.data, texts.ends, joints)
-        table = np.zeros(1 << max(4, (2 * len(rows) - 1).bit_length()), np.uint64)
+        lefts, rights, merged_ids = (
+            np.array([vocabulary[word] for word in words], np.uint32)
+            for words in ([left for left, _ in merges], [right for _, right in merges], merged)
+        )
+        table = np.zeros(1 << max(4, (2 * len(merges) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
-        lefts, rights, merged_ids = np.ascontiguousarray(rows.T)
         put_pairs(lefts, rights, table, is_pair)
         return cls(byte_ids, merged_ids, table, is_pair, byte_ranks, joints, words, cuts, added_tokens)
 
@@ -175,9 +178,13 @@ class Encoder:
 
 def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
     """Read the merges out of a `tokenizer.json`, or say why its work cannot be done here."""
-    model, added = values["model"], values.get("added_tokens", [])
-    if model.get("type", "BPE") != "BPE":
-        return f"its model is {model['type']}, not BPE"
+    model, added = values.get("model"), values.get("added_tokens", [])
+    if (
+        not isinstance(model, dict)
+        or model.get("type", "BPE") != "BPE"
+        or not {"vocab", "merges"} <= {*model}
+    ):
+        return f"its model is {model.get('type') if isinstance(model, dict) else model}, not BPE"
     if asked := [name for name in _EXTRAS if model.get(name)]:
         return f"its {asked[0]} is {model[asked[0]]!r}"
     if (normalizer := values.get("normalizer")) and normalizer.get("normalizers") != []:
@@ -187,27 +194,32 @@ def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
         return "it cuts texts in a way that is not known here"
     if manner := unknown_manner(added, model["vocab"]):
         return manner
-    words = {
-        _bytes_of(word): identity
-        for word, identity in model["vocab"].items()
-        if all(character in BYTE_OF_CHARACTER for character in word)
-    }
-    needed = (bytes([byte]) for byte in range(256) if byte not in _NOT_IN_UTF8)
-    if missing := next((byte for byte in needed if byte not in words), None):
-        return f"it has no word for byte {missing.hex().upper()}"
+    alphabet = BYTE_OF_CHARACTER.keys()
+    words = {word: identity for word, identity in model["vocab"].items() if alphabet >= set(word)}
+    for character, byte in BYTE_OF_CHARACTER.items():
+        if character not in words and byte not in _NOT_IN_UTF8:
+            return f"it has no word for byte {byte:02X}"
     if max(words.values()) >= 1 << ID_BITS or len(model["merges"]) >= 1 << RANK_BITS:
         return f"it has {len(words):,} words and {len(model['merges']):,} merges"
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    merges = [(_bytes_of(left), _bytes_of(right)) for left, right in pairs]
+    merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
     return Merges.build(
         words, merges, cuts, added_tokens=added, ignore_merges=bool(model.get("ignore_merges"))
     )
 
 
-def _bytes_of(word: str) -> bytes:
-    return bytes(BYTE_OF_CHARACTER[character] for character in word)
+def bytes_of_stand_ins(words: Sequence[str]) -> Texts:
+    """Give the bytes that words stand for, each character of theirs being one of the byte alphabet."""
+    joined = "".join(f"{word}\n" for word in words)
+    codes = np.frombuffer(joined.encode("utf-32-le"), "<u4")
+    is_end = codes == ord("\n")
+    data = np.concatenate([_BYTE_OF_CODE[codes[~is_end]], np.zeros(ROOM_BYTES, np.uint8)])
+    return Texts(data, np.flatnonzero(is_end) - np.arange(len(words)))
+
+
+_BYTE_OF_CODE = np.zeros(ord(max(BYTE_OF_CHARACTER)) + 1, np.uint8)
+_BYTE_OF_CODE[[*map(ord, BYTE_OF_CHARACTER)]] = [*BYTE_OF_CHARACTER.values()]
 
 
 def read_merges(folder: str | Path) -> Merges | str:
     """Read the merges of a tokenizer's folder, or say why not: see `merges_of_file`."""
-    return merges_of_file(json.loads((Path(folder) / TOKENIZER_JSON).read_bytes()))
+    return merges_of_file(read_json(Path(folder), TOKENIZER_JSON))

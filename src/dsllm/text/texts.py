@@ -24,4 +24,8 @@ class Texts:
 
     def text(self, place: int) -> str:
         """Give one of them."""
-        return self.data[self.ends[place - 1] if place else 0 : self.ends[place]].tobytes().decode()
+        return self.raw(place).decode()
+
+    def raw(self, place: int) -> bytes:
+        """Give the bytes of one of them."""
+        return self.data[self.ends[place - 1] if place else 0 : self.ends[place]].tobytes()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from dsllm.errors import InputError
 from dsllm.io.tokens import TokenFolder
@@ -102,22 +103,14 @@ def load_tokenizer(folder: str | Path) -> LoadedTokenizer:
     from tokenizers import Tokenizer
 
     folder = Path(folder)
-    values = _read_json(folder, TOKENIZER_JSON)
+    values = read_json(folder, TOKENIZER_JSON)
     try:
-        library = Tokenizer.from_str(json.dumps(values))
+        library = Tokenizer.from_str(orjson.dumps(values).decode())
     except Exception as error:  # noqa: BLE001  # the library raises the bare class
         raise InputError(
             f"{folder / TOKENIZER_JSON}: {error}", hint="copy the tokenizer again from where it came from"
         ) from None
-    config = _read_json(folder, TOKENIZER_CONFIG) if (folder / TOKENIZER_CONFIG).exists() else {}
-    names = _read_json(folder, SPECIAL_TOKENS_MAP) if (folder / SPECIAL_TOKENS_MAP).exists() else {}
-    bos_token, eos_token = (_token_text({**names, **config}.get(key)) for key in ("bos_token", "eos_token"))
-    for token in (bos_token, eos_token):
-        if token is not None and library.token_to_id(token) is None:
-            raise InputError(
-                f"{folder}: {TOKENIZER_CONFIG} names {token!r}, which {TOKENIZER_JSON} does not have",
-                hint="take both files from the same tokenizer",
-            )
+    bos_token, eos_token = named_tokens(folder, library.get_vocab(with_added_tokens=True))
     first_ids = library.encode("a").ids[:1]
     library.post_processor = None
     library.no_truncation()
@@ -128,7 +121,7 @@ def load_tokenizer(folder: str | Path) -> LoadedTokenizer:
         special_tokens={token["content"]: token["id"] for token in added if token["special"]},
         bos_token=bos_token,
         eos_token=eos_token,
-        chat_template=_chat_template(folder, config),
+        chat_template=_chat_template(folder),
         adds_bos=bos_token is not None and first_ids == [library.token_to_id(bos_token)],
     )
 
@@ -145,7 +138,7 @@ def token_byte_lengths(path: str | Path) -> npt.NDArray[np.int64]:
         InputError: not a byte-level tokenizer.
     """
     path = Path(path)
-    values = _read_json(path.parent, path.name)
+    values = read_json(path.parent, path.name)
     if "ByteLevel" not in json.dumps(values.get("decoder")):
         raise InputError(
             f"{path}: not a byte-level tokenizer, so its tokens have no lengths in bytes",
@@ -171,10 +164,15 @@ def decode_documents(folder: str | Path, n_documents: int) -> Iterator[str]:
         yield tokenizer.decode(token_ids[:-1] if token_ids[-1:] == [tokens.eos_id] else token_ids)
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read one of a tokenizer's files.
+
+    Raises:
+        InputError: it is not there, or no JSON object.
+    """
     path = folder / name
     try:
-        values = json.loads(path.read_bytes())
+        values = orjson.loads(path.read_bytes())
     except OSError:
         hint = "give a folder that `dsllm tokenize train` wrote, or another with Hugging Face's files"
         raise InputError(f"{folder}: no {name} in it", hint=hint) from None
@@ -194,11 +192,32 @@ def _token_text(value: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
+def named_tokens(folder: Path, ids: dict[str, int]) -> tuple[str | None, str | None]:
+    """Read which tokens begin and end a sequence; None for one that the folder does not name.
+
+    Raises:
+        InputError: one of them is none of `ids`.
+    """
+    named = {**_read_if_there(folder, SPECIAL_TOKENS_MAP), **_read_if_there(folder, TOKENIZER_CONFIG)}
+    bos_token, eos_token = _token_text(named.get("bos_token")), _token_text(named.get("eos_token"))
+    for token in (bos_token, eos_token):
+        if token is not None and token not in ids:
+            raise InputError(
+                f"{folder}: {TOKENIZER_CONFIG} names {token!r}, which {TOKENIZER_JSON} does not have",
+                hint="take both files from the same tokenizer",
+            )
+    return bos_token, eos_token
+
+
+def _read_if_there(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder, name) if (folder / name).exists() else {}
+
+
+def _chat_template(folder: Path) -> str | None:
     """Find the template where `transformers` does: a file of its own, else in the configuration."""
     if (folder / CHAT_TEMPLATE).exists():
         return (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
-    template = config.get("chat_template")
+    template = _read_if_there(folder, TOKENIZER_CONFIG).get("chat_template")
     if isinstance(template, list):  # several with names
         template = next((each["template"] for each in template if each["name"] == "default"), None)
     return template if isinstance(template, str) else None

@@ -91,3 +91,10 @@ class TokenizeEncodeConfig(_ReadConfig):
         unit="words",
         min=1,
     )
+    format: Literal["dsllm", "megatron", "npy"] = setting(
+        "dsllm",
+        "Of the shards: as `dsllm pretrain` reads them, Megatron-LM's indexed datasets, or .npy arrays.",
+    )
+    compare: str | None = setting(
+        None, "Folder of another tokenizer: count the tokens that it takes for the same texts."
+    )

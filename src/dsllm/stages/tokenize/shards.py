@@ -5,6 +5,7 @@ folder the statistics up to its end) is then there already.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +16,15 @@ import numpy.typing as npt
 from dsllm.io.atomic import write_atomic
 from dsllm.io.documents import BadLine
 from dsllm.io.folder import OutputFolder
-from dsllm.io.tokens import TOKEN_DTYPE, TokenWriter, bin_name, idx_name
+from dsllm.io.token_formats import TokenFormat
+from dsllm.io.tokens import TokenWriter
 from dsllm.progress import Reporter
-from dsllm.stages.tokenize.statistics import SourceCounts, count_uses
+from dsllm.stages.tokenize.statistics import SourceCounts
+from dsllm.stages.tokenize.uses_compiled import count_uses
 
-COUNTED_AT_ONCE = 1 << 22  # tokens: counting takes 8 bytes for each
+COUNTED_AT_ONCE = 1 << 22  # tokens
+NO_LANGUAGE = "(none)"
+N_LONGEST, N_SHOWN = 20, 8
 
 Int64s = npt.NDArray[np.int64]
 
@@ -35,8 +40,10 @@ class Encoded:
         lengths: tokens of each document, int64, shape (n_documents,), as the two that follow.
         line_numbers: in the input, from 1.
         text_bytes: of each text, in UTF-8.
+        compared: tokens that another tokenizer takes, 0 where none was asked for.
         is_lossy: per document: True where it was decoded again and another text came back.
-        names: each document's source.
+        groups: source and language of documents, "" for no language; each pair once.
+        group_of: which of these each document has.
         bad: the lines that are no documents, in order.
     """
 
@@ -46,8 +53,10 @@ class Encoded:
     lengths: Int64s
     line_numbers: Int64s
     text_bytes: Int64s
+    compared: Int64s
     is_lossy: npt.NDArray[np.bool_]
-    names: list[str]
+    groups: list[tuple[str, str]]
+    group_of: Int64s
     bad: list[BadLine]
 
 
@@ -58,15 +67,25 @@ class _Totals:
     n_skipped: int = 0
     n_lossy: int = 0
     sources: SourceCounts = field(default_factory=SourceCounts)
+    languages: SourceCounts = field(default_factory=SourceCounts)
 
     def to_json(self) -> bytes:
-        values = {"n_skipped": self.n_skipped, "n_lossy": self.n_lossy, "sources": self.sources.by_name}
-        return json.dumps(values).encode()
+        by_name = {"sources": self.sources.by_name, "languages": self.languages.by_name}
+        return json.dumps({"n_skipped": self.n_skipped, "n_lossy": self.n_lossy, **by_name}).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
         values = json.loads(data)
-        return cls(values["n_skipped"], values["n_lossy"], SourceCounts.from_json(values["sources"]))
+        groups = (SourceCounts.from_json(values[name]) for name in ("sources", "languages"))
+        return cls(values["n_skipped"], values["n_lossy"], *groups)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the ids stand for: which are special tokens, and the bytes of the others."""
+
+    special_ids: set[int]
+    decode: Callable[[list[int]], bytes]
 
 
 class ShardedTokens:
@@ -75,15 +94,18 @@ class ShardedTokens:
     `end_source` and `end_line` say where in the inputs the last finished shard ends; 0 and 0 at the start.
     """
 
-    def __init__(self, out: OutputFolder, shard_tokens: int, *, n_ids: int) -> None:
+    def __init__(
+        self, out: OutputFolder, shard_tokens: int, *, n_ids: int, token_format: TokenFormat
+    ) -> None:
         self._out = out
         self._shard_tokens = shard_tokens
+        self._format = token_format
         self._uses = np.zeros(n_ids, np.int64)
         self._totals = _Totals()
         self._bad: list[tuple[int, BadLine]] = []  # with the index of the source; not yet set aside
         self.end_source = self.end_line = 0
         n_finished = self._take_up()
-        self._writer = TokenWriter(out, first_shard=n_finished)
+        self._writer = TokenWriter(out, first_shard=n_finished, token_format=token_format)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +130,7 @@ class ShardedTokens:
             last = min(n_documents, int(np.searchsorted(starts, starts[first] + room)))
             tokens = encoded.tokens[starts[first] : starts[last]]
             self._writer.add(tokens, encoded.lengths[first:last])
-            self._uses += count_uses(tokens, len(self._uses))
+            count_uses(tokens, self._uses)
             self._count(encoded, first, last)
             self.end_source, self.end_line = encoded.source_index, int(encoded.line_numbers[last - 1])
             if self._writer.n_tokens >= self._shard_tokens:
@@ -122,23 +144,43 @@ class ShardedTokens:
         self._set_aside(self._bad)
         self._bad = []
 
-    def counts(self, special_ids: set[int]) -> dict[str, Any]:
-        """Give the manifest's counts; words are all ids but special tokens, unused ones occur nowhere."""
+    def counts(self, words: "Words") -> dict[str, Any]:
+        """Give the manifest's counts; unused words occur nowhere."""
         is_word = np.ones(len(self._uses), bool)
-        is_word[sorted(special_ids)] = False
+        is_word[sorted(words.special_ids)] = False
         n_unused = int((self._uses[is_word] == 0).sum())
+        languages = self._totals.languages.sources()
         return {
             **self._totals.sources.totals(),
             "n_skipped": self._totals.n_skipped,
             "n_lossy": self._totals.n_lossy,
             "n_words": int(is_word.sum()),
             "unused_words_frac": round(n_unused / int(is_word.sum()), 4),
+            "longest_words": self._longest_words(np.flatnonzero(is_word & (self._uses > 0)), words),
             "sources": self._totals.sources.sources(),
+            **({"languages": languages} if set(languages) != {NO_LANGUAGE} else {}),
         }
+
+    def _longest_words(self, ids: Int64s, words: "Words") -> list[dict[str, Any]]:
+        """Describe the used words that stand for the most bytes."""
+        longest = sorted(ids.tolist(), key=lambda identity: -len(words.decode([identity])))[:N_LONGEST]
+        return [
+            {
+                "id": identity,
+                "text": words.decode([identity]).decode(errors="replace"),
+                "n_bytes": len(words.decode([identity])),
+                "n_uses": int(self._uses[identity]),
+            }
+            for identity in longest
+        ]
 
     def report(self, counts: dict[str, Any], reporter: Reporter) -> None:
         """Say how well the tokenizer fits."""
         self._totals.sources.show("Encoded", reporter)
+        if "languages" in counts:
+            self._totals.languages.show("By language", reporter, "language")
+        longest = ", ".join(f"{word['text']!r}" for word in counts["longest_words"][:N_SHOWN])
+        reporter.say(f"The longest words: {longest}")
         reporter.say(f"{counts['unused_words_frac']:.1%} of the {counts['n_words']:,} words occur nowhere")
         if self._totals.n_skipped:
             reporter.say(f"dsllm: {self._totals.n_skipped:,} lines were no documents and were set aside")
@@ -150,9 +192,17 @@ class ShardedTokens:
 
     def _count(self, encoded: Encoded, first: int, last: int) -> None:
         self._totals.n_lossy += int(encoded.is_lossy[first:last].sum())
-        columns = (encoded.names, encoded.lengths.tolist(), encoded.text_bytes.tolist())
-        for name, n_tokens, n_bytes in zip(*(column[first:last] for column in columns), strict=True):
-            self._totals.sources.add(name, 1, n_tokens, n_bytes)
+        part, n_groups = slice(first, last), len(encoded.groups)
+        groups = encoded.group_of[part]
+        n_documents = np.bincount(groups, minlength=n_groups).tolist()
+        sums = [
+            np.bincount(groups, weights=column[part], minlength=n_groups).astype(np.int64).tolist()
+            for column in (encoded.lengths, encoded.text_bytes, encoded.compared)
+        ]
+        for (source, language), n, *numbers in zip(encoded.groups, n_documents, *sums, strict=True):
+            if n:
+                self._totals.sources.add(source, n, *numbers)
+                self._totals.languages.add(language or NO_LANGUAGE, n, *numbers)
 
     def _end_shard(self) -> None:
         end = self.end_source, self.end_line
@@ -173,17 +223,19 @@ class ShardedTokens:
         """Read what an interrupted run left; return the number of its whole shards."""
         index = 0
         while (
-            bin_name(index) in self._out.finished
-            and idx_name(index) in self._out.finished
+            self._format.tokens_name(index) in self._out.finished
+            and self._format.offsets_name(index) in self._out.finished
             and self._state_path(index).is_file()
         ):
-            tokens = np.memmap(self._out.path / bin_name(index), TOKEN_DTYPE, mode="r")
-            for start in range(0, len(tokens), COUNTED_AT_ONCE):
-                self._uses += count_uses(tokens[start : start + COUNTED_AT_ONCE], len(self._uses))
+            name = self._format.tokens_name(index)
+            n_tokens = self._out.finished[name].counts["n_tokens"]
+            tokens = self._format.map_tokens(self._out.path / name, n_tokens)
+            for start in range(0, n_tokens, COUNTED_AT_ONCE):
+                count_uses(np.array(tokens[start : start + COUNTED_AT_ONCE], np.uint32), self._uses)
             index += 1
         if index:
             self._totals = _Totals.from_json(self._state_path(index - 1).read_bytes())
-            last = self._out.finished[bin_name(index - 1)].counts
+            last = self._out.finished[self._format.tokens_name(index - 1)].counts
             self.end_source, self.end_line = last["end_source"], last["end_line"]
         return index
 

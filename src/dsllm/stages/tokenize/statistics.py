@@ -1,12 +1,9 @@
-"""How well a tokenizer fits: documents, tokens and bytes of each source, and words that no document used."""
+"""How well a tokenizer fits: documents, tokens and bytes of each source, and of each language."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from dsllm.io.sources import Source
 from dsllm.progress import Reporter
@@ -19,16 +16,16 @@ TEXT_PER_STORED_BYTE = 3  # English and Chinese JSON lines in zstd or gzip: abou
 
 @dataclass
 class SourceCounts:
-    """[documents, tokens, bytes of text] by source, in the order in which the sources were met."""
+    """[documents, tokens, bytes of text, tokens of another tokenizer] by source, as they were met."""
 
     by_name: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, name: str, n_documents: int, n_tokens: int, n_bytes: int) -> None:
+    def add(self, name: str, n_documents: int, n_tokens: int, n_bytes: int, n_compared: int = 0) -> None:
         """Count documents; those of sources beyond the first MAX_SOURCES go together."""
         if name not in self.by_name and len(self.by_name) >= MAX_SOURCES:
             name = OTHERS
-        counts = self.by_name.setdefault(name, [0, 0, 0])
-        for index, number in enumerate((n_documents, n_tokens, n_bytes)):
+        counts = self.by_name.setdefault(name, [0, 0, 0, 0])
+        for index, number in enumerate((n_documents, n_tokens, n_bytes, n_compared)):
             counts[index] += number
 
     @classmethod
@@ -38,32 +35,29 @@ class SourceCounts:
 
     def totals(self) -> dict[str, Any]:
         """Add up all sources."""
-        sums = [sum(counts[index] for counts in self.by_name.values()) for index in range(3)]
+        sums = [sum(counts[index] for counts in self.by_name.values()) for index in range(4)]
         return _named(sums)
 
     def sources(self) -> dict[str, dict[str, Any]]:
         """Give each source's numbers with their names, as the manifest has them."""
         return {name: _named(counts) for name, counts in self.by_name.items()}
 
-    def show(self, title: str, reporter: Reporter) -> None:
+    def show(self, title: str, reporter: Reporter, kind: str = "source") -> None:
         """Print a row for each of the largest sources and, for more than one source, a row for all."""
         largest = sorted(self.sources().items(), key=lambda row: -row[1]["n_bytes"])[:MAX_ROWS]
         rows = dict(largest) | ({"all": self.totals()} if len(self.by_name) > 1 else {})
-        columns = ("n_documents", "n_tokens", "n_bytes", "bytes_per_token")
+        columns: tuple[str, ...] = ("n_documents", "n_tokens", "n_bytes", "bytes_per_token")
+        headings: tuple[str, ...] = (kind, "documents", "tokens", "bytes", "bytes/token")
+        if any("n_tokens_compared" in row for row in rows.values()):
+            columns, headings = (*columns, "tokens_frac"), (*headings, "of the other's tokens")
         if len(largest) < len(self.by_name):
-            title += f"; the {len(largest)} largest of {len(self.by_name)} sources"
-        headings = ("source", "documents", "tokens", "bytes", "bytes/token")
+            title += f"; the {len(largest)} largest of {len(self.by_name)} {kind}s"
         reporter.table(title, headings, [[name, *map(row.get, columns)] for name, row in rows.items()])
 
 
 def source_name(name: Any, path: str) -> str:
     """Name a document's source: the value of its field `source`, else the file it came in."""
     return name if isinstance(name, str) and name else Path(path).name
-
-
-def count_uses(tokens: npt.NDArray[np.uint32], n_ids: int) -> npt.NDArray[np.int64]:
-    """Count how often each id occurs: shape (n_ids,)."""
-    return np.bincount(tokens, minlength=n_ids).astype(np.int64)
 
 
 def estimate_text_bytes(sources: Iterable[Source]) -> int | None:
@@ -78,11 +72,13 @@ def estimate_text_bytes(sources: Iterable[Source]) -> int | None:
 
 
 def _named(counts: list[int]) -> dict[str, Any]:
-    n_documents, n_tokens, n_bytes = counts
-    bytes_per_token = round(n_bytes / n_tokens, 4) if n_tokens else 0.0
-    return {
+    n_documents, n_tokens, n_bytes, n_compared = counts
+    named: dict[str, Any] = {
         "n_documents": n_documents,
         "n_tokens": n_tokens,
         "n_bytes": n_bytes,
-        "bytes_per_token": bytes_per_token,
+        "bytes_per_token": round(n_bytes / n_tokens, 4) if n_tokens else 0.0,
     }
+    if n_compared:  # end tokens included, so there is one at least
+        named |= {"n_tokens_compared": n_compared, "tokens_frac": round(n_tokens / n_compared, 4)}
+    return named

@@ -6,7 +6,7 @@ from pathlib import Path
 from dsllm.errors import InputError, ShardError
 from dsllm.io.manifest import MANIFEST, PARTIAL, read_manifest
 from dsllm.stages.tokenize.bpe import padded
-from dsllm.text.tokenizer_files import TOKENIZER_FILES, LoadedTokenizer
+from dsllm.text.tokenizer_files import TOKENIZER_FILES
 
 MODEL_CONFIG = "config.json"
 
@@ -31,8 +31,8 @@ def check_tokenizer_folder(folder: str) -> None:
             raise ShardError(fault, hint=f"copy {folder} again, or remake it with: {manifest.command}")
 
 
-def model_vocab_size(folder: str, tokenizer: LoadedTokenizer, pad_vocab_to: int) -> int:
-    """Tell how many rows a model's embedding has for this tokenizer.
+def model_vocab_size(folder: str, n_ids: int, pad_vocab_to: int) -> int:
+    """Tell how many rows a model's embedding has for this tokenizer of `n_ids` ids.
 
     What the folder says counts: `dsllm tokenize train` wrote it into the manifest, a model folder has it in
     its config.json. Otherwise it is the next multiple of `pad_vocab_to`.
@@ -48,10 +48,10 @@ def model_vocab_size(folder: str, tokenizer: LoadedTokenizer, pad_vocab_to: int)
     if stated is None and (path / MODEL_CONFIG).is_file():
         stated = json.loads((path / MODEL_CONFIG).read_bytes()).get("vocab_size")
     if stated is None:
-        return padded(tokenizer.n_ids, pad_vocab_to)
-    if stated < tokenizer.n_ids:
+        return padded(n_ids, pad_vocab_to)
+    if stated < n_ids:
         raise InputError(
-            f"{folder}: the tokenizer has {tokenizer.n_ids:,} ids, but the model {stated:,}",
+            f"{folder}: the tokenizer has {n_ids:,} ids, but the model {stated:,}",
             hint="take the tokenizer that the model was trained with",
         )
     return int(stated)

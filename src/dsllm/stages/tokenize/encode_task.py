@@ -1,0 +1,148 @@
+"""What a worker does with a batch of documents: their tokens, and the facts that are counted."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsllm.io.documents import Batch, parse_batch
+from dsllm.stages.tokenize.config import TokenizeEncodeConfig
+from dsllm.stages.tokenize.shards import Encoded, Int64s
+from dsllm.stages.tokenize.statistics import source_name
+from dsllm.text.bpe import Encoder, Ids, Merges, read_merges
+from dsllm.text.json_fields import read_field
+from dsllm.text.json_lines import find_lines, read_texts
+from dsllm.text.texts import Texts
+from dsllm.text.tokenizer_facts import TokenizerFacts, read_facts
+from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer
+
+CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared
+LANGUAGE_FIELD = "lang"
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """Encodes a batch; each thread has an encoder of its own, each process a tokenizer."""
+
+    config: TokenizeEncodeConfig
+
+    def __reduce__(self) -> Any:
+        return EncodeTask, (self.config,)  # a worker reads the tokenizer itself
+
+    @property
+    def releases_lock(self) -> bool:
+        """Whether the compiled encoder can do what this tokenizer does."""
+        return isinstance(self.merges, Merges)
+
+    @cached_property
+    def merges(self) -> Merges | str:
+        """The tables of the compiled encoder, or why it cannot be used."""
+        return read_merges(self.config.tokenizer)
+
+    @cached_property
+    def facts(self) -> TokenizerFacts | LoadedTokenizer:
+        """The tokenizer's ids."""
+        return read_facts(self.config.tokenizer) if self.releases_lock else self.library
+
+    @cached_property
+    def library(self) -> LoadedTokenizer:
+        """The tokenizer as the library `tokenizers` has it."""
+        return load_tokenizer(self.config.tokenizer)
+
+    @cached_property
+    def _compared(self) -> "EncodeTask | None":
+        if self.config.compare is None:
+            return None
+        return EncodeTask(replace(self.config, tokenizer=self.config.compare, compare=None))
+
+    @cached_property
+    def _thread(self) -> threading.local:
+        return threading.local()
+
+    def _encoder(self) -> Encoder:
+        if not hasattr(self._thread, "encoder"):
+            assert isinstance(self.merges, Merges)
+            self._thread.encoder = Encoder(self.merges, self.config.parse_special)
+        encoder: Encoder = self._thread.encoder
+        return encoder
+
+    def __call__(self, batch: Batch) -> Encoded:
+        """Encode the documents of a batch, EOS after each."""
+        bounds = find_lines(batch.lines)
+        lines = read_texts(batch.lines, self.config.text_field, "source", bounds=bounds)
+        if lines is None:
+            return self._encode_parsed(batch)
+        languages = read_field(batch.lines, bounds, lines.places, LANGUAGE_FIELD)
+        return self._encode(
+            batch, lines.texts, batch.first_line + lines.places, lines.parsed_ids(), languages
+        )
+
+    def _encode_parsed(self, batch: Batch) -> Encoded:
+        documents, bad = parse_batch(batch, text_field=self.config.text_field, on_error=self.config.on_error)
+        texts = Texts.join([document.text.encode() for document in documents])
+        line_numbers = np.array([document.line_number for document in documents], np.int64)
+        names, languages = (
+            [document.fields.get(field) for document in documents] for field in ("source", LANGUAGE_FIELD)
+        )
+        return replace(self._encode(batch, texts, line_numbers, names, languages), bad=bad)
+
+    def _encode(
+        self, batch: Batch, texts: Texts, line_numbers: Int64s, names: list[Any], languages: list[Any]
+    ) -> Encoded:
+        tokens, ends = self.encode(texts)
+        groups, group_of = _groups(
+            (source_name(name, batch.source), language if isinstance(language, str) else "")
+            for name, language in zip(names, languages, strict=True)
+        )
+        compared = None if self._compared is None else np.diff(self._compared.encode(texts)[1], prepend=0)
+        return Encoded(
+            source_index=batch.source_index,
+            n_read=batch.n_read,
+            tokens=tokens,
+            lengths=np.diff(ends, prepend=0),
+            line_numbers=line_numbers,
+            text_bytes=np.diff(texts.ends, prepend=0),
+            compared=np.zeros(len(ends), np.int64) if compared is None else compared,
+            is_lossy=self._check(line_numbers, texts, tokens, ends),
+            groups=groups,
+            group_of=group_of,
+            bad=[],
+        )
+
+    def encode(self, texts: Texts) -> tuple[Ids, Int64s]:
+        """Give the ids of all texts, EOS behind each, and where those of each end."""
+        eos_id = self.facts.eos_id
+        if self.releases_lock:
+            return self._encoder().encode(texts, eos_id)
+        strings = [texts.text(place) for place in range(len(texts.ends))]
+        encoded = self.library.encode_batch(strings, parse_special=self.config.parse_special)
+        ends = np.cumsum([len(token_ids) + 1 for token_ids in encoded], dtype=np.int64)
+        tokens = np.full(int(ends[-1]) if len(ends) else 0, eos_id or 0, np.uint32)
+        for end, token_ids in zip(ends.tolist(), encoded, strict=True):
+            tokens[end - 1 - len(token_ids) : end - 1] = token_ids
+        return tokens, ends
+
+    def _check(self, line_numbers: Int64s, texts: Texts, tokens: Ids, ends: Int64s) -> npt.NDArray[np.bool_]:
+        """Decode one document in some again: says which came back changed."""
+        is_lossy = np.zeros(len(ends), np.bool_)
+        for place in np.flatnonzero(line_numbers % CHECK_EVERY_LINES == 1).tolist():
+            token_ids = tokens[ends[place - 1] if place else 0 : ends[place] - 1].tolist()
+            is_lossy[place] = self.decode(token_ids) != texts.raw(place)
+        return is_lossy
+
+    def decode(self, ids: list[int]) -> bytes:
+        """Turn ids into text: by the words' bytes where that is all that the tokenizer does."""
+        if isinstance(self.facts, TokenizerFacts) and self.facts.is_byte_level:
+            return self.facts.decode(ids)
+        return self.library.decode(ids).encode()
+
+
+def _groups(keys: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], Int64s]:
+    """Give the different keys in the order in which they are met, and which of them each one is."""
+    numbers: dict[tuple[str, str], int] = {}
+    group_of = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return [*numbers], np.array(group_of, np.int64)
