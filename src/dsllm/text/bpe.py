@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.added_tokens import AddedTokens, unknown_manner
-from dsllm.text.bpe_compiled import N_JOINT_WORDS, encode_spans, note_crossings
+from dsllm.text.bpe_compiled import encode_spans
+from dsllm.text.joints_compiled import N_JOINT_WORDS, note_crossings
 from dsllm.text.merges_compiled import ID_BITS, N_PAIR_WORDS, NO_RANK, RANK_BITS, put_pairs, put_words
+from dsllm.text.merging_compiled import N_CHARACTERS, NO_ID, know_characters
 from dsllm.text.patterns import Cuts, cuts_of
 from dsllm.text.texts import ROOM_BYTES, Texts
 from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON, read_json
@@ -23,7 +25,8 @@ from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON, read_j
 Ids = NDArray[np.uint32]
 Int64s = NDArray[np.int64]
 
-MEMORY_SLOTS = 1 << 21  # of 24 bytes; three quarters of them are used
+MEMORY_SLOTS = 1 << 21  # of 32 bytes
+_SLOT_BYTES = 32
 _SPILL_IDS = 1 << 22
 # What Hugging Face's BPE may be asked to do besides. Where all bytes are words, none is ever unknown, so that
 # `unk_token`, `fuse_unk` and `byte_fallback` change nothing.
@@ -64,6 +67,7 @@ class Merges:
         whether it is worth a look: see `put_pairs`.
     byte_ranks: (65536,), the same for two bytes, without hashing.
     joints: bits, by a hash of two neighbouring characters: whether a token may reach over both.
+    character_ids: (65536,), the id that a character of two or three bytes has in any text, else NO_ID.
     words: pieces that are one of these are not merged.
     cuts: how texts are cut into pieces.
     added_tokens: what is looked for in the text first, as in tokenizer.json.
@@ -75,6 +79,7 @@ class Merges:
     is_pair: NDArray[np.uint64]
     byte_ranks: Ids
     joints: NDArray[np.uint64]
+    character_ids: Ids
     words: Words
     cuts: Cuts
     added_tokens: Sequence[dict[str, Any]]
@@ -112,7 +117,23 @@ class Merges:
         table = np.zeros(1 << max(4, (2 * len(merges) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
         put_pairs(lefts, rights, table, is_pair)
-        return cls(byte_ids, merged_ids, table, is_pair, byte_ranks, joints, words, cuts, added_tokens)
+        character_ids = np.full(N_CHARACTERS, NO_ID, np.uint32)
+        if _ascend(lefts, rights, merged_ids):
+            texts = _characters(merged)
+            know_characters(
+                texts.data,
+                texts.ends,
+                byte_ids,
+                merged_ids,
+                table,
+                is_pair,
+                byte_ranks,
+                joints,
+                character_ids,
+            )
+        return cls(
+            byte_ids, merged_ids, table, is_pair, byte_ranks, joints, character_ids, words, cuts, added_tokens
+        )
 
 
 @dataclass(frozen=True)
@@ -131,9 +152,9 @@ class Encoder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_added", AddedTokens(self.merges.added_tokens, self.parse_special))
-        object.__setattr__(self, "_memory", np.zeros((MEMORY_SLOTS, 3), np.uint64))
+        object.__setattr__(self, "_memory", _aligned_slots(MEMORY_SLOTS))
         object.__setattr__(self, "_spill", np.zeros(_SPILL_IDS, np.uint32))
-        object.__setattr__(self, "_used", np.zeros(2, np.int64))
+        object.__setattr__(self, "_used", np.zeros(1, np.int64))
 
     def encode(self, texts: Texts, end_id: int | None = None) -> tuple[Ids, Int64s]:
         """Give the ids of all texts, `end_id` behind each, one after another, and where those of each end."""
@@ -145,8 +166,8 @@ class Encoder:
         merges, words, cuts = self.merges, self.merges.words, self.merges.cuts
         encode_spans(
             texts.data, ends, ids, cuts.classes, cuts.rule, cuts.n_digits, merges.byte_ids, merges.merged_ids,
-            merges.pairs, merges.is_pair, merges.byte_ranks, merges.joints, words.data, words.ends,
-            words.slots, words.ids, self._memory, self._spill, self._used, found, id_ends,
+            merges.pairs, merges.is_pair, merges.byte_ranks, merges.joints, merges.character_ids, words.data,
+            words.ends, words.slots, words.ids, self._memory, self._spill, self._used, found, id_ends,
         )  # fmt: skip
         return found[: int(id_ends[-1])], id_ends[np.cumsum(n_spans) - 1]
 
@@ -174,6 +195,35 @@ class Encoder:
             np.ascontiguousarray(flat[:, 1]),
             np.array(list(map(len, rows)), np.int64),
         )
+
+
+def _ascend(lefts: Ids, rights: Ids, merged_ids: Ids) -> bool:
+    """Tell whether every merge comes behind those that make its two parts, as training leaves them."""
+    ranks = np.arange(len(merged_ids))
+    made_at = np.full(1 << ID_BITS, -1, np.int64)
+    np.maximum.at(made_at, merged_ids, ranks)
+    return bool((made_at[lefts] < ranks).all() and (made_at[rights] < ranks).all())
+
+
+def _characters(words: Sequence[str]) -> Texts:
+    """Give those of the words, in stand-ins, that are one character of two or three bytes."""
+    short = bytes_of_stand_ins([word for word in words if len(word) in {2, 3}])
+    candidates = [short.raw(place) for place in range(len(short.ends))]
+    lead_bytes = {2: range(0xC2, 0xE0), 3: range(0xE0, 0xF0)}
+    return Texts.join(
+        [
+            word
+            for word in dict.fromkeys(candidates)
+            if word[0] in lead_bytes[len(word)] and all(0x80 <= byte < 0xC0 for byte in word[1:])
+        ]
+    )
+
+
+def _aligned_slots(n_slots: int) -> NDArray[np.uint64]:
+    """Make room for slots of four words so that two of them share a line of the processor's cache."""
+    room = np.zeros(n_slots * _SLOT_BYTES + 2 * _SLOT_BYTES, np.uint8)
+    start = -room.ctypes.data % (2 * _SLOT_BYTES)
+    return room[start : start + n_slots * _SLOT_BYTES].view(np.uint64).reshape(n_slots, 4)
 
 
 def merges_of_file(values: Mapping[str, Any]) -> Merges | str:

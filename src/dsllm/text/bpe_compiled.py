@@ -4,61 +4,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
+from dsllm.text.joints_compiled import may_cross, n_bytes_of_character
 from dsllm.text.merges_compiled import (
     FACTOR,
     HEAD_MASKS,
+    ID_BITS,
     MAX_SHORT,
     PAIR_FACTOR,
     find_word,
-    has_bit,
-    merge,
-    set_bit,
 )
+from dsllm.text.merging_compiled import NO_ID, merge
 from dsllm.text.patterns_compiled import BY_CUTS, scan_pattern
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
+from dsllm.text.scan_compiled import decode
 from dsllm.text.vector import load_word
 
 Ids = NDArray[np.uint32]
 
 MAX_REMEMBERED = 16  # bytes: two words of the table
 _N_PIECES, _N_PARTS = 4096, 16384  # at a time
-_N_USED, _N_SPILLED = 0, 1
-JOINT_BITS = 20
-N_JOINT_WORDS = (1 << 16) + (1 << JOINT_BITS) >> 6
+_N_AT_ONCE = 32
+_N_INLINE = 5  # ids of a part that its slot has room for
+_ID_MASK = np.uint64((1 << ID_BITS) - 1)
 _WHOLE = 0x80  # of the number of bytes: a whole piece where that makes a difference
-
-
-@compiled
-def note_crossings(data: NDArray[np.uint8], ends: NDArray[np.int64], joints: NDArray[np.uint64]) -> None:
-    """Set the bits of all places between two characters inside a token: text may be merged across them.
-
-    Tokens lie one after another in `data`. One that begins or ends in the middle of a character stands for
-    all characters of that end.
-    """
-    start = 0
-    for end in ends:
-        _note_crossings(data[start:end], joints)
-        start = end
-
-
-@compiled
-def _note_crossings(token, joints):
-    for place in range(1, len(token)):
-        if token[place] & 0xC0 == 0x80:
-            continue
-        first = place - 1
-        while first and token[first] & 0xC0 == 0x80:
-            first -= 1
-        n_right = _n_bytes_of_character(token[place])
-        if token[first] & 0xC0 == 0x80 or place + n_right > len(token):
-            set_bit(joints, _bit_of_bytes(token[place - 1], token[place]))
-            continue
-        left = right = np.uint64(0)
-        for index in range(place - first):
-            left |= np.uint64(token[first + index]) << np.uint64(8 * index)
-        for index in range(n_right):
-            right |= np.uint64(token[place + index]) << np.uint64(8 * index)
-        set_bit(joints, _bit_of_characters(left, right))
 
 
 @compiled
@@ -75,6 +43,7 @@ def encode_spans(
     is_pair: NDArray[np.uint64],
     byte_ranks: Ids,
     joints: NDArray[np.uint64],
+    character_ids: Ids,
     word_data: NDArray[np.uint8],
     word_ends: NDArray[np.int64],
     word_slots: NDArray[np.uint32],
@@ -90,15 +59,20 @@ def encode_spans(
     A span whose id is given stands for that; of one with -1 the text is encoded. With `word_ids` a piece that
     is a word has its id, whatever the merges make of it.
 
-    `memory` (n_slots, 3) remembers parts: their bytes in two words; then, from the highest bits, the number
-    of ids (0 for a free slot), the number of bytes, and the id or the place of the ids in `spill`.
+    `memory` (n_slots, 4) remembers parts, in buckets of two slots: their bytes in two words; then, from the
+    lowest bits, the number of bytes (0 for a free slot), the number of ids and two of these; then three more.
+    Where they are more than five, the last word is the place of all in `spill`, of which `used[0]` is used.
     """
-    tables = (byte_ids, merged_ids, pairs, is_pair, byte_ranks)
+    tables = (byte_ids, merged_ids, pairs, is_pair, byte_ranks, joints, character_ids)
     words = (word_data, word_ends, word_slots)
     kept = (memory, spill, used)
     ends, part_ends = np.empty(_N_PIECES, np.int64), np.empty(_N_PARTS, np.int64)
     state = np.zeros(2, np.int64)
-    room = np.empty(MAX_SHORT, np.uint32), np.empty(MAX_SHORT, np.uint32)
+    room = (
+        np.empty(MAX_SHORT, np.uint32), np.empty(MAX_SHORT, np.uint32), np.empty(_N_AT_ONCE, np.uint64),
+        np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.uint64),
+        np.empty(_N_AT_ONCE, np.uint64),
+    )  # fmt: skip
     n_ids = start = 0
     for span in range(len(span_ends)):
         if span_ids[span] >= 0:
@@ -125,40 +99,79 @@ def encode_spans(
 
 @compiled
 def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, ids):
-    """Write the ids of parts, out of the memory or merged; returns their number."""
+    """Write the ids of parts, out of the memory or merged; returns their number.
+
+    Some at a time: first all of these are looked for, so that the processor waits for many slots at once.
+    """
     memory, spill, _ = kept
-    mask = np.uint64(len(memory) - 1)
+    lows, highs, sizes, slots, heads = room[2:]
+    character_ids = tables[6]
     n_ids = 0
-    for part in range(len(part_ends)):
-        end, is_whole = part_ends[part] >> 1, part_ends[part] & 1
-        n_bytes = end - start
-        low = load_word(data, start) & HEAD_MASKS[min(n_bytes, 8)]
-        high = load_word(data, start + 8) & HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
-        size = np.uint64(min(n_bytes, 0x7F) | is_whole * _WHOLE)
-        mixed = (low ^ (high + size) * PAIR_FACTOR) * FACTOR
-        slot = (mixed ^ mixed >> np.uint64(32)) & mask
-        value = memory[slot, 2]
-        while value != 0 and (
-            memory[slot, 0] != low
-            or memory[slot, 1] != high
-            or value >> np.uint64(48) & np.uint64(0xFF) != size
-        ):
-            slot = (slot + np.uint64(1)) & mask
-            value = memory[slot, 2]
-        count = np.int64(value >> np.uint64(56))
-        if count == 1:
-            ids[n_ids] = np.uint32(value)
-        elif count:
-            place = np.int64(np.uint32(value))
-            for index in range(count):
-                ids[n_ids + index] = spill[place + index]
-        else:
-            count = _encode_part(data, start, n_bytes, is_whole, tables, words, word_ids, room, ids[n_ids:])
-            if n_bytes <= MAX_REMEMBERED:
-                _remember(kept, slot, low, high, size, ids[n_ids : n_ids + count])
-        n_ids += int(count)
-        start = end
+    for first in range(0, len(part_ends), _N_AT_ONCE):
+        n_parts = min(_N_AT_ONCE, len(part_ends) - first)
+        behind = start
+        for part in range(n_parts):
+            n_bytes = (part_ends[first + part] >> 1) - behind
+            if n_bytes == 3 and data[behind] >= 0xE0:
+                identity = character_ids[decode(data, behind)[0]]
+                if identity != NO_ID:
+                    sizes[part], lows[part] = 0, identity
+                    behind += 3
+                    continue
+            low = load_word(data, behind) & HEAD_MASKS[min(n_bytes, 8)]
+            high = load_word(data, behind + 8) & HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
+            size = np.uint64(min(n_bytes, 0x7F) | (part_ends[first + part] & 1) * _WHOLE)
+            mixed = (low ^ (high + size) * PAIR_FACTOR) * FACTOR
+            slot = (mixed ^ mixed >> np.uint64(32)) & np.uint64(len(memory) - 2)
+            lows[part], highs[part], sizes[part], slots[part] = low, high, size, slot
+            heads[part] = memory[slot, 0]
+            behind = part_ends[first + part] >> 1
+        for part in range(n_parts):
+            low, high, size, slot = lows[part], highs[part], sizes[part], slots[part]
+            end = part_ends[first + part] >> 1
+            if size == 0:
+                ids[n_ids] = low
+                n_ids += 1
+                start = end
+                continue
+            found = _find_part(memory, slot, low, high, size)
+            if found >= 0:
+                count = memory[found, 2] >> np.uint64(8) & np.uint64(0xFF)
+                if count <= _N_INLINE:
+                    ids[n_ids] = memory[found, 2] >> np.uint64(16) & _ID_MASK
+                    ids[n_ids + 1] = memory[found, 2] >> np.uint64(16 + ID_BITS)
+                    more = memory[found, 3]
+                    ids[n_ids + 2] = more & _ID_MASK
+                    ids[n_ids + 3] = more >> np.uint64(ID_BITS) & _ID_MASK
+                    ids[n_ids + 4] = more >> np.uint64(2 * ID_BITS)
+                else:
+                    place = np.int64(memory[found, 3])
+                    for index in range(count):
+                        ids[n_ids + index] = spill[place + index]
+                n_ids += np.int64(count)
+            else:
+                is_whole = part_ends[first + part] & 1
+                n_new = _encode_part(
+                    data, start, end - start, is_whole, tables, words, word_ids, room, ids[n_ids:]
+                )
+                if end - start <= MAX_REMEMBERED:
+                    _remember(kept, slot, low, high, size, ids[n_ids : n_ids + n_new])
+                n_ids += n_new
+            start = end
     return n_ids
+
+
+@compiled
+def _find_part(memory, slot, low, high, size):
+    """Find a part in the two slots of its bucket; one in the second changes places with the first."""
+    if memory[slot, 0] == low and memory[slot, 1] == high and memory[slot, 2] & np.uint64(0xFF) == size:
+        return np.int64(slot)
+    other = slot + np.uint64(1)
+    if memory[other, 0] == low and memory[other, 1] == high and memory[other, 2] & np.uint64(0xFF) == size:
+        for index in range(4):
+            memory[slot, index], memory[other, index] = memory[other, index], memory[slot, index]
+        return np.int64(slot)
+    return np.int64(-1)
 
 
 @compiled
@@ -185,15 +198,12 @@ def _cut_pieces(data, start, ends, n_cut, n_pieces, joints, tell_whole, part_end
         end = ends[n_cut]
         n_before = n_parts
         if end - start > MAX_REMEMBERED or data[start] >= 0x80:
-            place = start + _n_bytes_of_character(data[start])
+            place = start + n_bytes_of_character(data[start])
             left = load_word(data, start) & HEAD_MASKS[place - start]
             while place < end:
-                n_bytes = _n_bytes_of_character(data[place])
+                n_bytes = n_bytes_of_character(data[place])
                 right = load_word(data, place) & HEAD_MASKS[n_bytes]
-                if not (
-                    has_bit(joints, _bit_of_characters(left, right))
-                    or has_bit(joints, _bit_of_bytes(data[place - 1], data[place]))
-                ):
+                if not may_cross(left, right, data[place - 1], joints):
                     part_ends[n_parts] = place << 1
                     n_parts += 1
                 left = right
@@ -209,32 +219,24 @@ def _cut_pieces(data, start, ends, n_cut, n_pieces, joints, tell_whole, part_end
 
 
 @compiled
-def _n_bytes_of_character(lead):
-    return 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
-
-
-@compiled
-def _bit_of_bytes(left, right):
-    return np.uint64(left) << np.uint64(8) | np.uint64(right)  # the first 2**16 bits
-
-
-@compiled
-def _bit_of_characters(left, right):
-    mixed = (left << np.uint64(32) | right) * FACTOR
-    return np.uint64(1 << 16) + (mixed >> np.uint64(64 - JOINT_BITS))
-
-
-@compiled
 def _remember(kept, slot, low, high, size, ids):
+    """Put a part into its bucket: into the first slot if that is free, else into the second."""
     memory, spill, used = kept
-    if 4 * used[_N_USED] >= 3 * len(memory) or used[_N_SPILLED] + len(ids) > len(spill):
-        return
-    payload = np.uint64(ids[0])
-    if len(ids) > 1:
-        payload = np.uint64(used[_N_SPILLED])
+    more = np.uint64(0)
+    if len(ids) > _N_INLINE:
+        if used[0] + len(ids) > len(spill):
+            return
+        more = np.uint64(used[0])
         for index in range(len(ids)):
-            spill[used[_N_SPILLED] + index] = ids[index]
-        used[_N_SPILLED] += len(ids)
-    memory[slot, 0], memory[slot, 1] = low, high
-    memory[slot, 2] = np.uint64(len(ids)) << np.uint64(56) | size << np.uint64(48) | payload
-    used[_N_USED] += 1
+            spill[used[0] + index] = ids[index]
+        used[0] += len(ids)
+    else:
+        for index in range(2, len(ids)):
+            more |= np.uint64(ids[index]) << np.uint64((index - 2) * ID_BITS)
+    if memory[slot, 2] != 0:
+        slot += np.uint64(1)
+    memory[slot, 0], memory[slot, 1], memory[slot, 3] = low, high, more
+    packed = size | np.uint64(len(ids)) << np.uint64(8) | np.uint64(ids[0]) << np.uint64(16)
+    if len(ids) > 1:
+        packed |= np.uint64(ids[1]) << np.uint64(16 + ID_BITS)
+    memory[slot, 2] = packed

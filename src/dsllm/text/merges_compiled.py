@@ -1,4 +1,4 @@
-"""The merges of a tokenizer as tables, and pieces merged by them: compiled for `bpe.py`."""
+"""The merges and words of a tokenizer as tables, compiled for `bpe.py`."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 PAIR_FACTOR = np.uint64(0xD6E8FEB86659FD93)
 HEAD_MASKS = np.array([(1 << 8 * n_bytes) - 1 for n_bytes in range(9)], np.uint64)
 MAX_SHORT = 96  # bytes: longer pieces are merged through a heap
-_NOBODY = -1
 
 
 @compiled
@@ -79,42 +78,8 @@ def _hash_bytes(data, start, n_bytes):
 
 
 @compiled
-def merge(data, start, n_bytes, tables, parts, part_ranks, ids):
-    """Write the ids of a part; returns their number."""
-    if n_bytes > MAX_SHORT:
-        return _merge_by_heap(data, start, n_bytes, tables, ids)
-    byte_ids, merged_ids, table, is_there, byte_ranks = tables
-    for index in range(n_bytes):
-        parts[index] = byte_ids[data[start + index]]
-    for index in range(n_bytes - 1):
-        part_ranks[index] = byte_ranks[np.int64(data[start + index]) << 8 | data[start + index + 1]]
-    n_parts = n_bytes
-    while n_parts > 1:
-        least = NO_RANK
-        for index in range(n_parts - 1):
-            least = min(least, part_ranks[index])
-        if least == NO_RANK:
-            break
-        place = 0
-        while part_ranks[place] != least:
-            place += 1
-        parts[place] = merged_ids[least]
-        n_parts -= 1
-        for index in range(place + 1, n_parts):
-            parts[index] = parts[index + 1]
-        for index in range(place, n_parts - 1):
-            part_ranks[index] = part_ranks[index + 1]
-        if place > 0:
-            part_ranks[place - 1] = _rank(parts[place - 1], parts[place], table, is_there)
-        if place + 1 < n_parts:
-            part_ranks[place] = _rank(parts[place], parts[place + 1], table, is_there)
-    for index in range(n_parts):
-        ids[index] = parts[index]
-    return n_parts
-
-
-@compiled
-def _rank(left, right, table, is_there):
+def find_rank(left, right, table, is_there):
+    """Find the place of the merge of two ids among all, NO_RANK if there is none."""
     pair = np.uint64(left) << np.uint64(ID_BITS) | np.uint64(right)
     mixed = _mix_pair(pair)
     if not has_bit(is_there, mixed >> np.uint64(64 - PAIR_BITS)):
@@ -133,80 +98,6 @@ def _mix_pair(pair):
     mixed = pair * FACTOR
     mixed ^= mixed >> np.uint64(32)
     return (mixed * PAIR_FACTOR) ^ mixed
-
-
-@compiled
-def _merge_by_heap(data, start, n_bytes, tables, ids):
-    """Merge a long piece: a heap of (rank, place), with entries that a merge made untrue left in it."""
-    byte_ids, merged_ids, table, is_there, byte_ranks = tables
-    parts = np.empty(n_bytes, np.uint32)
-    previous, following = np.empty(n_bytes, np.int64), np.empty(n_bytes, np.int64)
-    heap = np.empty(3 * n_bytes, np.uint64)
-    n_heap = 0
-    for index in range(n_bytes):
-        parts[index] = byte_ids[data[start + index]]
-        previous[index] = index - 1
-        following[index] = index + 1 if index + 1 < n_bytes else _NOBODY
-    for index in range(n_bytes - 1):
-        rank = byte_ranks[np.int64(data[start + index]) << 8 | data[start + index + 1]]
-        if rank != NO_RANK:
-            n_heap = _push(heap, n_heap, np.uint64(rank) << np.uint64(32) | np.uint64(index))
-    while n_heap:
-        rank, place = np.uint32(heap[0] >> np.uint64(32)), np.int64(np.uint32(heap[0]))
-        n_heap = _pop(heap, n_heap)
-        after = following[place]
-        if previous[place] == place or after == _NOBODY:  # merged away, or nothing behind
-            continue
-        if _rank(parts[place], parts[after], table, is_there) != rank:
-            continue
-        parts[place] = merged_ids[rank]
-        following[place] = following[after]
-        previous[after] = after  # marks it as gone
-        if following[place] != _NOBODY:
-            previous[following[place]] = place
-            rank = _rank(parts[place], parts[following[place]], table, is_there)
-            if rank != NO_RANK:
-                n_heap = _push(heap, n_heap, np.uint64(rank) << np.uint64(32) | np.uint64(place))
-        before = previous[place]
-        if before != _NOBODY:
-            rank = _rank(parts[before], parts[place], table, is_there)
-            if rank != NO_RANK:
-                n_heap = _push(heap, n_heap, np.uint64(rank) << np.uint64(32) | np.uint64(before))
-    part = n_ids = 0
-    while part != _NOBODY:
-        ids[n_ids] = parts[part]
-        n_ids += 1
-        part = following[part]
-    return n_ids
-
-
-@compiled
-def _push(heap, n_heap, value):
-    place = n_heap
-    while place and heap[(place - 1) >> 1] > value:
-        heap[place] = heap[(place - 1) >> 1]
-        place = (place - 1) >> 1
-    heap[place] = value
-    return n_heap + 1
-
-
-@compiled
-def _pop(heap, n_heap):
-    """Take the least away; returns the new number."""
-    n_heap -= 1
-    value, place = heap[n_heap], 0
-    while True:
-        child = 2 * place + 1
-        if child >= n_heap:
-            break
-        if child + 1 < n_heap and heap[child + 1] < heap[child]:
-            child += 1
-        if heap[child] >= value:
-            break
-        heap[place] = heap[child]
-        place = child
-    heap[place] = value
-    return n_heap
 
 
 @compiled
