@@ -13,10 +13,9 @@ from dsllm.text.merges_compiled import (
     PAIR_FACTOR,
     find_word,
 )
-from dsllm.text.merging_compiled import NO_ID, merge
+from dsllm.text.merging_compiled import merge
 from dsllm.text.patterns_compiled import BY_CUTS, scan_pattern
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
-from dsllm.text.scan_compiled import decode
 from dsllm.text.vector import load_word
 
 Ids = NDArray[np.uint32]
@@ -105,19 +104,12 @@ def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, i
     """
     memory, spill, _ = kept
     lows, highs, sizes, slots, heads = room[2:]
-    character_ids = tables[6]
     n_ids = 0
     for first in range(0, len(part_ends), _N_AT_ONCE):
         n_parts = min(_N_AT_ONCE, len(part_ends) - first)
         behind = start
         for part in range(n_parts):
             n_bytes = (part_ends[first + part] >> 1) - behind
-            if n_bytes == 3 and data[behind] >= 0xE0:
-                identity = character_ids[decode(data, behind)[0]]
-                if identity != NO_ID:
-                    sizes[part], lows[part] = 0, identity
-                    behind += 3
-                    continue
             low = load_word(data, behind) & HEAD_MASKS[min(n_bytes, 8)]
             high = load_word(data, behind + 8) & HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
             size = np.uint64(min(n_bytes, 0x7F) | (part_ends[first + part] & 1) * _WHOLE)
@@ -129,11 +121,6 @@ def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, i
         for part in range(n_parts):
             low, high, size, slot = lows[part], highs[part], sizes[part], slots[part]
             end = part_ends[first + part] >> 1
-            if size == 0:
-                ids[n_ids] = low
-                n_ids += 1
-                start = end
-                continue
             found = _find_part(memory, slot, low, high, size)
             if found >= 0:
                 count = memory[found, 2] >> np.uint64(8) & np.uint64(0xFF)
@@ -148,7 +135,7 @@ def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, i
                     place = np.int64(memory[found, 3])
                     for index in range(count):
                         ids[n_ids + index] = spill[place + index]
-                n_ids += np.int64(count)
+                n_ids += int(count)
             else:
                 is_whole = part_ends[first + part] & 1
                 n_new = _encode_part(
