@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dsllm import __version__
-from dsllm.cli.flags import Inputs, Model, Output, OutputFolder, RunFlags, flags_from
+from dsllm.cli.flags import Inputs, Model, Output, OutputFolder, RunFlags, Tokens, flags_from
 from dsllm.config import Settings
 from dsllm.progress import Reporter
 from dsllm.report.config import ReportConfig
@@ -24,7 +24,7 @@ from dsllm.stages.generate.config import ChatConfig, GenerateConfig
 from dsllm.stages.pretrain.config import PretrainConfig
 from dsllm.stages.remix.config import RemixConfig
 from dsllm.stages.sft.config import SftConfig
-from dsllm.stages.tokenize.config import TokenizeEncodeConfig, TokenizeTrainConfig
+from dsllm.stages.tokenize.config import TokenizeDecodeConfig, TokenizeEncodeConfig, TokenizeTrainConfig
 
 app = typer.Typer(
     help="Make a language model the way DeepSeek LLM was made: from raw text to a chat model.",
@@ -117,6 +117,13 @@ def tokenize_encode(
 ) -> None:
     """Turn documents into token shards for `dsllm pretrain`."""
     run_stage("tokenize.encode", config, inputs, output, run)
+
+
+@tokenize_app.command("decode")
+@flags_from(TokenizeDecodeConfig, "tokenize decode")
+def tokenize_decode(tokens: Tokens, output: Output, config: TokenizeDecodeConfig, run: RunFlags) -> None:
+    """Turn token shards back into documents."""
+    run_stage("tokenize.decode", config, [tokens], output, run)
 
 
 @app.command(rich_help_panel=_MODEL)
@@ -264,12 +271,16 @@ def make_report(
 @app.command(rich_help_panel=_LOOK)
 def inspect(
     path: Annotated[str, typer.Argument(help="A folder that dsllm wrote, a model, or a file of documents.")],
+    document: Annotated[
+        int | None,
+        typer.Option(help="Of a folder of tokens: the whole text of this document, from 0.", min=0),
+    ] = None,
     is_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what this is."""
     from dsllm.cli import folders
 
-    folders.inspect(path, is_json=is_json)
+    folders.inspect(path, document=document, is_json=is_json)
 
 
 @app.command(rich_help_panel=_LOOK)

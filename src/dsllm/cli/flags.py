@@ -29,6 +29,7 @@ Output = Annotated[
     str, typer.Option("--output", "-o", metavar="OUT", help="Folder to write, or - for stdout.")
 ]
 OutputFolder = Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="Folder to write.")]
+Tokens = Annotated[str, typer.Argument(metavar="TOKENS", help="Folder that tokenize encode wrote.")]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A Hugging Face folder with a Llama model.")]
 
 

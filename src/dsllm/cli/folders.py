@@ -16,9 +16,12 @@ from dsllm.progress import format_amount, format_cell
 SAMPLE_CHARACTERS = 300
 
 
-def inspect(path: str, *, is_json: bool) -> None:
-    """Print what a file or folder is and holds."""
-    facts = dict(_folder_facts(Path(path)) if Path(path).is_dir() else _file_facts(path))
+def inspect(path: str, *, document: int | None = None, is_json: bool = False) -> None:
+    """Print what a file or folder is and holds; of a folder of tokens one document's text, if asked for."""
+    if document is not None:
+        facts = dict(_document_facts(path, document))
+    else:
+        facts = dict(_folder_facts(Path(path)) if Path(path).is_dir() else _file_facts(path))
     if is_json:
         sys.stdout.write(json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
         return
@@ -110,10 +113,27 @@ def _model_facts(folder: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _token_facts(folder: Path) -> Iterator[tuple[str, Any]]:
-    if (folder / "shard-00000.bin").is_file():
+    if (folder / "shard-00000.bin").is_file() and "format" not in read_manifest(folder).content:
         from dsllm.text.tokenizer_files import decode_documents
 
-        yield "first document", next(iter(decode_documents(folder, 1)), "")[:SAMPLE_CHARACTERS]
+        names = ("first document", "second document", "third document")
+        for name, text in zip(names, decode_documents(folder, len(names)), strict=False):
+            yield name, text[:SAMPLE_CHARACTERS]
+
+
+def _document_facts(path: str, index: int) -> Iterator[tuple[str, Any]]:
+    from dsllm.io.tokens import TokenFolder
+    from dsllm.text.tokenizer_facts import TextDecoder
+
+    tokens = TokenFolder(path)
+    if index >= tokens.n_documents:
+        raise InputError(
+            f"{path}: document {index:,} of {tokens.n_documents:,}", hint="they are counted from 0"
+        )
+    ids = tokens.document(index).tolist()
+    yield "document", index
+    yield "tokens", len(ids)
+    yield "text", TextDecoder.of_folder(path).decode(ids).decode(errors="replace")
 
 
 def _first_line(path: str) -> str:

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -189,6 +190,11 @@ class TokenFolder:
     def document_starts(self) -> Offsets:
         """Give where each document starts in the stream: int64, shape (n_documents,), ascending."""
         return self._document_ends[:-1]
+
+    def document_ranges(self) -> list[tuple[int, int]]:
+        """Give the first document of each shard, and the one behind its last."""
+        edges: list[int] = self._document_starts.tolist()
+        return list(pairwise(edges))
 
     @cached_property
     def _document_ends(self) -> Offsets:

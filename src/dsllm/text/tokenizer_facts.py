@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON, named_tokens, read_json
+from dsllm.text.tokenizer_files import (
+    BYTE_OF_CHARACTER,
+    TOKENIZER_JSON,
+    LoadedTokenizer,
+    load_tokenizer,
+    named_tokens,
+    read_json,
+)
 
 Ids = NDArray[np.uint32]
 
@@ -58,6 +65,29 @@ def read_facts(folder: str | Path) -> TokenizerFacts:
         eos_id=None if eos_token is None else ids[eos_token],
         is_byte_level=decoder.get("type") == "ByteLevel",
     )
+
+
+@dataclass(frozen=True)
+class TextDecoder:
+    """Turns ids into the bytes of a text: by words where the tokenizer is byte-level, else by the library."""
+
+    by_words: TokenizerFacts | None
+    by_library: LoadedTokenizer | None
+
+    @classmethod
+    def of_folder(cls, folder: str | Path) -> "TextDecoder":
+        """Take the tokenizer of a folder."""
+        values = read_json(Path(folder), TOKENIZER_JSON)
+        if (values.get("decoder") or {}).get("type") == "ByteLevel":
+            return cls(read_facts(folder), None)
+        return cls(None, load_tokenizer(folder))
+
+    def decode(self, ids: list[int]) -> bytes:
+        """Decode them; special tokens stand for their names."""
+        if self.by_words is not None:
+            return self.by_words.decode(ids)
+        assert self.by_library is not None
+        return self.by_library.decode(ids).encode()
 
 
 def word_bytes(ids: dict[str, int]) -> list[bytes]:

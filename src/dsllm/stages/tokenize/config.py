@@ -1,4 +1,4 @@
-"""Settings of `dsllm tokenize train` and `dsllm tokenize encode`."""
+"""Settings of `dsllm tokenize train`, `dsllm tokenize encode` and `dsllm tokenize decode`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -97,4 +97,13 @@ class TokenizeEncodeConfig(_ReadConfig):
     )
     compare: str | None = setting(
         None, "Folder of another tokenizer: count the tokens that it takes for the same texts."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeDecodeConfig(Settings):
+    """What the documents become."""
+
+    format: Literal["jsonl.zst", "jsonl.gz", "jsonl", "parquet"] = setting(
+        "jsonl.zst", "Of the shards; lines to standard output are plain."
     )
