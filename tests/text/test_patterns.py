@@ -79,7 +79,7 @@ def cuts_for(pre_tokenizer):
     return cuts
 
 
-def cut(cuts, text, n_room=16):
+def cut(cuts, text, n_room=96):
     """Cut by the compiled pass: where each piece ends, in bytes."""
     given_texts = Texts.join([text.encode()])
     state, ends, found = np.zeros(2, np.int64), np.empty(n_room, np.int64), []
@@ -101,6 +101,16 @@ def cut_by_library(pre_tokenizer, text):
 def test_any_text(name, text):
     pre_tokenizer = PRE_TOKENIZERS[name]
     assert cut(cuts_for(pre_tokenizer), text) == cut_by_library(pre_tokenizer, text)
+
+
+@settings(max_examples=300)
+@given(
+    text=st.text(st.sampled_from(" \n\r\t'sab1.,\x00é") | st.sampled_from(" \n.a"), min_size=30, max_size=300)
+)
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_texts_longer_than_a_block(name, text):
+    pre_tokenizer = PRE_TOKENIZERS[name]
+    assert cut(cuts_for(pre_tokenizer), text, 200) == cut_by_library(pre_tokenizer, text)
 
 
 def test_every_code_point(pre_tokenizer):

@@ -7,7 +7,9 @@ beforehand: of `\s+(?!\S)` all but the last space, of `\s*[\r\n]+` all up to the
 import numpy as np
 
 from dsllm.text.compiled import compiled
+from dsllm.text.patterns_ascii_compiled import cut_ascii
 from dsllm.text.scan_compiled import decode
+from dsllm.text.vector import BLOCK_BYTES
 
 # Classes of a code point. SEGMENT marks what is cut off before the pattern sees it.
 LETTER, NUMBER, SPACE, MARK, SYMBOL, UPPER, LOWER, SEGMENT = 1, 2, 4, 8, 16, 32, 64, 128
@@ -36,10 +38,26 @@ def scan_pattern(text, end, state, classes, rule, n_digits, ends):
         The number of pieces. All of the text is done when PLACE is `end`.
     """
     place, segment_end = state[PLACE], end
+    has_blocks = (
+        (rule == GPT2 and n_digits == ANY_DIGITS)
+        or (rule == GPT4 and n_digits in (1, 3))
+        or rule == DEEPSEEK_V3
+    )
     if rule == DEEPSEEK_V3 or (rule == GPT2 and n_digits == 1):
         segment_end = state[SEGMENT_END]
     n_pieces = 0
     while place < end and n_pieces < len(ends):
+        if (
+            has_blocks
+            and text[place] < 0x80
+            and text[place + 1] < 0x80
+            and n_pieces + BLOCK_BYTES + 8 < len(ends)
+        ):
+            n_new = cut_ascii(text, place, end, rule == GPT2, rule == DEEPSEEK_V3, n_digits, ends, n_pieces)
+            if n_new > n_pieces:
+                n_pieces = n_new
+                place = ends[n_pieces - 1]
+                continue
         if place >= segment_end:
             segment_end = _segment_end(text, place, end, classes, n_digits)
         if rule == GPT2:
