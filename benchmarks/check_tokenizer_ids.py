@@ -2,9 +2,9 @@
 
     python benchmarks/check_tokenizer_ids.py TOK... --corpus FILE.jsonl.zst... [--n-random 100000]
 
-For each tokenizer, with special tokens read as plain text and (random texts only) as tokens: prints the number
-of texts whose ids differ, and ends with status 1 when there is any. The random texts come from a fixed seed: characters of all
-classes and scripts, any code points, runs, and names of added tokens.
+Prints for each tokenizer the number of texts whose ids differ, and ends with status 1 when there is any: with
+special tokens as plain text, then random texts only with special tokens as tokens. The random texts come from
+a fixed seed: characters of all classes and scripts, any code points, runs, and names of added tokens.
 """
 
 import argparse

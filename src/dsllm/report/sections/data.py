@@ -240,7 +240,10 @@ def tokenize_encode(run: Run) -> list[Block]:
     facts += _bytes_per_token(run.counts)
     if (unused := run.number("unused_words_frac")) is not None:
         facts.append((format_percent(unused), "of the words unused"))
-    return [Facts(facts), *_fit_by_source(run.counts.get("sources"))]
+    if (share := run.number("tokens_frac")) is not None:
+        facts.append((format_percent(share), "of the other tokenizer's tokens"))
+    by_language = _fit_by_source(run.counts.get("languages"), "language")
+    return [Facts(facts), *_fit_by_source(run.counts.get("sources")), *by_language]
 
 
 def _bytes_per_token(counts: dict[str, Any]) -> list[tuple[str, str]]:
@@ -248,7 +251,7 @@ def _bytes_per_token(counts: dict[str, Any]) -> list[tuple[str, str]]:
     return [] if ratio is None else [(f"{ratio:.3f}", "bytes per token")]
 
 
-def _fit_by_source(sources: Any) -> list[Block]:
+def _fit_by_source(sources: Any, kind: str = "source") -> list[Block]:
     found = _by_size(sources, "n_bytes")
     if len(found) < 2:
         return []
@@ -266,7 +269,7 @@ def _fit_by_source(sources: Any) -> list[Block]:
                 cell(ratio, share=ratio / highest if highest else 0.0, text=f"{ratio:.3f}"),
             ]
         )
-    columns = ["source", "documents", "tokens", "text", "bytes per token"]
+    columns = [kind, "documents", "tokens", "text", "bytes per token"]
     return [table(columns, rows, caption=_largest_of(found))]
 
 
