@@ -2,11 +2,10 @@
 
     python benchmarks/check_tokenizer_against_transformers.py [TOK] [--corpus FILE.jsonl ...] [--write-golden]
 
-Needs dsllm[hf]. Without TOK it learns the small
-tokenizer that the tests know, from tests/golden/tokenizer_corpus.jsonl. It compares the ids of plain texts,
-of texts with special tokens, and the text, ids and masks of conversations; prints one JSON object; and ends
-with status 1 on any difference. `--write-golden` stores what `transformers` said in
-tests/golden/tokenizer_transformers.json.
+Needs dsllm[hf]. Without TOK it learns the small tokenizer that the tests know, from
+tests/golden/tokenizer_corpus.jsonl. It compares the ids of plain texts, of texts with special tokens, what ids
+are decoded to, and the text, ids and masks of conversations; prints one JSON object; and ends with status 1 on
+any difference. `--write-golden` stores what `transformers` said in tests/golden/tokenizer_transformers.json.
 """
 
 import argparse
@@ -126,7 +125,11 @@ def ask_transformers(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
         "bos_id": tokenizer.bos_token_id,
         "eos_id": tokenizer.eos_token_id,
         "texts": [
-            {"text": text, "ids": tokenizer(text, add_special_tokens=False).input_ids}
+            {"text": text, "ids": (ids := tokenizer(text, add_special_tokens=False).input_ids)}
+            | {
+                "decoded": tokenizer.decode(ids),
+                "without_special": tokenizer.decode(ids, skip_special_tokens=True),
+            }
             for text in texts + SPECIAL_TEXTS
         ],
         "with_bos": tokenizer(TEXTS[0]).input_ids,
@@ -138,7 +141,9 @@ def count_differences(said: dict[str, Any], ours: Any) -> int:
     """Compare with dsllm's own functions; say each difference on stderr."""
     pairs = [(each["ids"], ours.encode(each["text"], parse_special=True)) for each in said["texts"]]
     pairs.append((said["with_bos"], [ours.bos_id, *ours.encode(TEXTS[0])]))
-    pairs += [(each["text"], ours.decode(each["ids"])) for each in said["texts"] if each["text"] != TEXTS[1]]
+    for each in said["texts"]:
+        pairs.append((each["decoded"], ours.decode(each["ids"])))
+        pairs.append((each["without_special"], ours.decode(each["ids"], skip_special=True)))
     for chat in said["chats"]:
         is_prompt = chat["add_generation_prompt"]
         rendered = render_chat(chat["messages"], ours, add_generation_prompt=is_prompt)

@@ -11,8 +11,11 @@ import pytest
 from dsllm.errors import InputError
 from dsllm.stages.tokenize.bpe import BOS, EOS, learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeTrainConfig
+from dsllm.text.bpe import Encoder, read_merges
 from dsllm.text.chat import chat_text, render_chat, render_completion
 from dsllm.text.piece_counts import count_pieces
+from dsllm.text.texts import Texts
+from dsllm.text.tokenizer_facts import read_facts
 from dsllm.text.tokenizer_files import load_tokenizer, token_byte_lengths
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -68,6 +71,15 @@ def test_conversations_are_those_of_transformers(chat, tokenizer):
 def test_texts_are_encoded_as_by_transformers(said, tokenizer):
     assert tokenizer.encode(said["text"], parse_special=True) == said["ids"]
     assert tokenizer.encode_batch([said["text"]], parse_special=True) == [said["ids"]]
+    assert tokenizer.decode(said["ids"]) == said["decoded"]
+    assert tokenizer.decode(said["ids"], skip_special=True) == said["without_special"]
+
+
+@pytest.mark.parametrize("said", SAID["texts"], ids=range(len(SAID["texts"])))
+def test_the_compiled_encoder_and_words_do_the_same(said, tokenizer_folder):
+    encoder = Encoder(read_merges(tokenizer_folder), parse_special=True)
+    assert encoder.encode(Texts.join([said["text"].encode()]))[0].tolist() == said["ids"]
+    assert read_facts(tokenizer_folder).decode(said["ids"]).decode() == said["decoded"]
 
 
 def test_special_ids_and_bos_are_those_of_transformers(tokenizer):
