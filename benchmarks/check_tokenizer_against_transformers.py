@@ -3,9 +3,10 @@
     python benchmarks/check_tokenizer_against_transformers.py [TOK] [--corpus FILE.jsonl ...] [--write-golden]
 
 Needs dsllm[hf]. Without TOK it learns the small tokenizer that the tests know, from
-tests/golden/tokenizer_corpus.jsonl. It compares the ids of plain texts, of texts with special tokens, what ids
-are decoded to, and the text, ids and masks of conversations; prints one JSON object; and ends with status 1 on
-any difference. `--write-golden` stores what `transformers` said in tests/golden/tokenizer_transformers.json.
+tests/golden/tokenizer_corpus.jsonl. It compares the ids of plain texts, of texts with special tokens, what
+they are decoded to, and the text, ids and masks of conversations; prints one JSON object; and ends with
+status 1 on any difference. `--write-golden` stores what `transformers` said in
+tests/golden/tokenizer_transformers.json.
 """
 
 import argparse
