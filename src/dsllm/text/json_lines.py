@@ -4,6 +4,7 @@ The compiled pass takes a line only where it is sure that it is JSON and what it
 which asks orjson, is the definition and answers for every other line.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,25 +78,51 @@ def read_texts(
 
     `bounds` says where they are, or where those are that are wanted; otherwise all of them are looked for.
     """
+    found = read_values(lines, text_field, (id_field,), bounds=bounds)
+    if found is None:
+        return None
+    ids = [lines[start:end] or b"null" for start, end in found.spans[:, 1].tolist()]
+    return Lines(
+        found.texts,
+        found.places,
+        np.frombuffer(b"".join(ids), np.uint8),
+        np.array([len(identity) for identity in ids], np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Values:
+    """The documents among the lines of a batch, in order, and where in the batch their values are.
+
+    `places` as in `Lines`. `spans`, shape (n_documents, 1 + n_fields, 2), says where each value begins and
+    ends as it is written: the text, quotes included, then the other fields; both 0 where there is none.
+    """
+
+    texts: Texts
+    places: NDArray[np.int64]
+    spans: NDArray[np.int64]
+
+
+def read_values(
+    lines: bytes, text_field: str, fields: Sequence[str], *, bounds: Bounds | None = None
+) -> Values | None:
+    """Read the texts of whole lines, and where other fields are; None where any line needs a second look.
+
+    `bounds` as in `read_texts`. A field twice in a line is the last one, as for orjson.
+    """
     if not text_field.isascii() or not text_field.isprintable() or {'"', "\\"} & set(text_field):
         return None
     starts, ends = find_lines(lines) if bounds is None else bounds
     data = np.frombuffer(lines, np.uint8)
     texts = np.empty(len(lines) + ROOM_BYTES, np.uint8)
     text_ends = np.empty(len(ends), np.int64)
-    id_spans = np.zeros((len(ends), 2), np.int64)
+    keys = [name.encode() for name in (text_field, *fields)]
+    key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
+    spans = np.zeros((len(ends), len(keys), 2), np.int64)
     status = np.empty(len(ends), np.uint8)
-    key = np.frombuffer(text_field.encode(), np.uint8)
-    id_key = np.frombuffer(id_field.encode(), np.uint8)
-    read_lines(data, starts, ends, key, id_key, texts, text_ends, id_spans, status)
+    names = np.frombuffer(b"".join(keys), np.uint8)
+    read_lines(data, starts, ends, names, key_ends, texts, text_ends, spans, status)
     if (status == UNSURE).any():
         return None
     places = np.flatnonzero(status != BLANK)
-    spans = id_spans[places]
-    ids = [lines[start:end] or b"null" for start, end in spans.tolist()]
-    return Lines(
-        Texts(texts, text_ends[places]),
-        places,
-        np.frombuffer(b"".join(ids), np.uint8),
-        np.array([len(identity) for identity in ids], np.int64),
-    )
+    return Values(Texts(texts, text_ends[places]), places, spans[places])

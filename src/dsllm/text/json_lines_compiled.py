@@ -60,30 +60,31 @@ def read_lines(
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
-    text_key: NDArray[np.uint8],
-    id_key: NDArray[np.uint8],
+    keys: NDArray[np.uint8],
+    key_ends: NDArray[np.int64],
     texts: NDArray[np.uint8],
     text_ends: NDArray[np.int64],
-    id_spans: NDArray[np.int64],
+    spans: NDArray[np.int64],
     status: NDArray[np.uint8],
 ) -> None:
-    """Read every line: `texts` gets the unescaped texts, `id_spans` (n_lines, 2) where the ids are.
+    """Read every line: `texts` gets the unescaped texts, `spans` (n_lines, n_keys, 2) where the values are.
 
-    `texts` has room for all of `data` and a block. `status` is BLANK, READ or UNSURE.
+    The first of the keys, which stand one behind the other in `keys`, is that of the text. `texts` has room
+    for all of `data` and a block. `status` is BLANK, READ or UNSURE.
     """
     written = 0
     for line in range(len(ends)):
         place = _skip_space(data, starts[line], ends[line])
         status[line] = BLANK
         if place < ends[line]:
-            text_end = _read_object(data, place, ends[line], text_key, id_key, texts, written, id_spans[line])
+            text_end = _read_object(data, place, ends[line], keys, key_ends, texts, written, spans[line])
             status[line] = READ if text_end >= 0 else UNSURE
             written = max(written, text_end)
         text_ends[line] = written
 
 
 @compiled
-def _read_object(data, place, end, text_key, id_key, texts, written, id_span):
+def _read_object(data, place, end, keys, key_ends, texts, written, spans):
     """Read one line's object; returns where its text ends in `texts`."""
     if data[place] != ord("{"):
         return -1
@@ -101,15 +102,16 @@ def _read_object(data, place, end, text_key, id_key, texts, written, id_span):
         place = _skip_space(data, place + 1, end)
         if place >= end:
             return -1
-        if _is_key(data, key, key_end, text_key):
+        number = _find_key(data, key, key_end, keys, key_ends)
+        value = place
+        if number == 0:
             if text_end >= 0 or data[place] != ord('"'):
                 return -1
             place, text_end = _copy_string(data, place + 1, end, texts, written)
         else:
-            value = place
             place = _skip_value(data, place, end, texts, written if text_end < 0 else text_end)
-            if _is_key(data, key, key_end, id_key):
-                id_span[0], id_span[1] = value, place
+        if number >= 0:
+            spans[number, 0], spans[number, 1] = value, place
         if place < 0:
             return -1
         place = _skip_space(data, place, end)
@@ -185,13 +187,19 @@ def _skip_key(data, place, end):
 
 
 @compiled
-def _is_key(data, start, end, key):
-    if end - start != len(key):
-        return False
-    for index in range(len(key)):
-        if data[start + index] != key[index]:
-            return False
-    return True
+def _find_key(data, start, end, keys, key_ends):
+    """Say which of the keys stands there, -1 for none."""
+    first = 0
+    for number in range(len(key_ends)):
+        length = key_ends[number] - first
+        if end - start == length:
+            n_equal = 0
+            while n_equal < length and data[start + n_equal] == keys[first + n_equal]:
+                n_equal += 1
+            if n_equal == length:
+                return number
+        first = key_ends[number]
+    return -1
 
 
 @compiled
