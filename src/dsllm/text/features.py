@@ -15,8 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsllm.text import scan
 from dsllm.text.stop_words import STOP_WORDS
+from dsllm.text.texts import Texts
 
 TERMINALS = tuple(".!?\"'”’»。．！？」』…；")  # what ends a sentence, or the quotation around one
 CLOSERS = ")]）】*_`"
@@ -258,6 +262,17 @@ FEATURES: dict[str, Feature] = {
     **{f"top_{n}_gram_char_frac": partial(top_gram_char_frac, n=n) for n in (2, 3, 4)},
     **{f"duplicate_{n}_gram_char_frac": partial(duplicate_gram_char_frac, n=n) for n in range(5, 21)},
 }
+
+
+def measure(
+    texts: Texts, languages: Sequence[str], names: Sequence[str], wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted."""
+    found = np.full((len(texts.ends), len(names)), np.nan)
+    for place in np.flatnonzero(wanted).tolist():
+        page = Page(texts.text(place), languages[place])
+        found[place] = [FEATURES[name](page) for name in names]
+    return found
 
 
 def _share(part: float, whole: float) -> float:

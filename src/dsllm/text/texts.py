@@ -17,10 +17,19 @@ class Texts:
     ends: NDArray[np.int64]
 
     @classmethod
-    def join(cls, texts: Sequence[bytes]) -> "Texts":
+    def join(cls, texts: Sequence[bytes | memoryview]) -> "Texts":
         """Put texts into one array."""
         data = np.frombuffer(b"".join((*texts, bytes(ROOM_BYTES))), np.uint8)
         return cls(data, np.cumsum([len(text) for text in texts], dtype=np.int64))
+
+    def take(self, places: NDArray[np.int64]) -> "Texts":
+        """Give some of them, in the order of `places`."""
+        if len(places) == len(self.ends) and np.array_equal(places, np.arange(len(places))):
+            return self
+        starts = np.concatenate(([0], self.ends[:-1]))[places].tolist()
+        ends = self.ends[places].tolist()
+        data = memoryview(self.data)  # type: ignore[arg-type]  # an array is a buffer
+        return Texts.join([data[start:end] for start, end in zip(starts, ends, strict=True)])
 
     def text(self, place: int) -> str:
         """Give one of them."""

@@ -12,7 +12,11 @@ knows, at times with confidence. Text without any letter is `none`, whatever the
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsllm.errors import InputError
+from dsllm.text.texts import Texts
 
 SHIPPED_MODEL = Path(__file__).parent / "language_id.ftz"
 NO_LETTERS = "none"
@@ -47,6 +51,14 @@ class LanguageModel:
             probability = second / (1 - probability)  # given that it is prose
         return label.removeprefix(_PREFIX), _probability(probability)
 
+    def guess_all(self, texts: Texts) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+        """Guess the language of each text: (labels, the number of each text's label, its probability)."""
+        found = [self.guess(texts.text(place)) for place in range(len(texts.ends))]
+        labels = list(dict.fromkeys(label for label, _ in found))
+        numbers = {label: number for number, label in enumerate(labels)}
+        index = np.array([numbers[label] for label, _ in found], np.int64)
+        return labels, index, np.array([probability for _, probability in found], np.float64)
+
 
 class QualityModel:
     """Says how probable it is that a text is good."""
@@ -69,6 +81,10 @@ class QualityModel:
         """Return the probability of the label for good text."""
         found = self._model.f.predict(_one_line(text), -1, 0.0, "strict")
         return next((_probability(probability) for probability, label in found if label == GOOD), 0.0)
+
+    def score_all(self, texts: Texts) -> NDArray[np.float64]:
+        """Score each text, shape (n_texts,)."""
+        return np.array([self.score(texts.text(place)) for place in range(len(texts.ends))], np.float64)
 
 
 def _load(path: Path, flag: str) -> Any:

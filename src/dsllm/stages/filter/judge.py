@@ -1,41 +1,25 @@
-"""The tests of one document, and the task that filters a batch of them."""
+"""The task that filters a batch: reads it as columns, makes the tests, writes what stays."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import orjson
+import numpy as np
+from numpy.typing import NDArray
 
-from dsllm.io.documents import Batch, Document, parse_batch
+from dsllm.io.documents import Batch
+from dsllm.io.edit import add_field, replace_text
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
-from dsllm.stages.filter.rules import Reason, Rule, first_broken, read_rules
-from dsllm.text.features import FEATURES, Page
+from dsllm.stages.filter.counts import count
+from dsllm.stages.filter.rules import Rule, read_rules
+from dsllm.stages.filter.steps import ExemptSources, Languages, Quality, Rules, Step
+from dsllm.stages.filter.table import Documents, Mask, Table, read_documents
 from dsllm.workers.documents import Part
 
-ANY_LANGUAGE = "any"
 FIELD = "dsllm_filter"
 REJECTED = "rejected"  # the side stream
-MAX_SOURCES = 100  # in one batch; where there are more, `source` is no list of sources but of web sites
-MANY_SOURCES = "(many)"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the tests found; without a reason the document stays. `language` is None where none was made."""
-
-    language: str | None = None
-    confidence: float | None = None
-    quality: float | None = None
-    reason: Reason | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """What is written into a document."""
-        found = {"language": self.language, "confidence": self.confidence, "quality": self.quality}
-        reason = vars(self.reason) if self.reason else {}
-        return {**reason, **{name: value for name, value in found.items() if value is not None}}
 
 
 @dataclass(frozen=True)
@@ -44,107 +28,116 @@ class Filter:
 
     config: FilterConfig
 
+    releases_lock = True
+
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """The rules, in the order in which they are tried."""
         return read_rules(self.config.rules)
 
     @cached_property
-    def language_model(self) -> LanguageModel:
-        """The language model that was given, or the shipped one."""
-        return LanguageModel(self.config.lid_model)
+    def steps(self) -> tuple[Step, ...]:
+        """The tests, in the order in which they are made; those that the settings leave out are not there."""
+        config = self.config
+        steps: list[Step] = []
+        if config.exempt_sources:
+            steps.append(ExemptSources(config.exempt_sources))
+        model = LanguageModel(config.lid_model)
+        steps.append(Languages(model, config.languages, config.min_language_confidence))
+        if self.rules:
+            steps.append(Rules(self.rules))
+        if config.quality_model is not None:
+            steps.append(Quality(QualityModel(config.quality_model), config.min_quality))
+        return tuple(steps)
 
     @cached_property
-    def quality_model(self) -> QualityModel | None:
-        """The quality model, where one was given."""
-        return QualityModel(self.config.quality_model) if self.config.quality_model else None
+    def fields(self) -> tuple[str, ...]:
+        """The fields that are read of each document beside the text."""
+        return ("source",)
 
     def __call__(self, batch: Batch) -> Part:
         """Judge each document: kept lines go on as they came, rejected ones aside with the reason."""
         config = self.config
-        documents, bad = parse_batch(batch, text_field=config.text_field, on_error=config.on_error)
-        kept: list[bytes] = []
-        rejected: list[bytes] = []
-        counts: Counter[str] = Counter(n_documents=0, n_kept=0, n_line_bytes=0, n_kept_bytes=0)
-        name_source = _source_namer(documents)
-        for document in documents:
-            verdict = self.judge(document)
-            _count(counts, document, verdict, name_source(document), is_kept=config.annotate)
-            if config.annotate:
-                kept.append(self._annotated(document, verdict))
-            elif verdict.reason is None:
-                kept.append(document.line)
-            elif config.rejected is not None:
-                rejected.append(_with_field(document, verdict.to_dict()))
-        side = {REJECTED: b"".join(rejected)} if config.rejected is not None else {}
-        return Part(lines=b"".join(kept), side=side, counts=dict(counts), bad=bad)
+        documents = read_documents(batch, config.text_field, self.fields, on_error=config.on_error)
+        table = self.judge(documents)
+        is_kept = np.full(len(documents), True) if config.annotate else table.first < 0
+        side: dict[str, bytes] = {}
+        if config.annotate:
+            lines, sizes = self._written(table, np.arange(len(documents)), has_found=True)
+        else:
+            lines, sizes = self._write_kept(table, is_kept)
+        if config.rejected is not None:
+            side[REJECTED] = self._written(table, np.flatnonzero(~is_kept), has_found=True)[0]
+        counts = count(table, is_kept, sizes)
+        return Part(lines=lines, side=side, counts=counts, bad=documents.bad)
 
-    def judge(self, document: Document) -> Verdict:
-        """Try the language, then the rules, then the quality; stop at the first failure."""
-        config = self.config
-        if document.fields.get("source") in config.exempt_sources:
-            return Verdict()
-        language, confidence = self.language_model.guess(document.text)
-        reason = self._wrong_language(language, confidence)
-        reason = reason or first_broken(self.rules, Page(document.text, language))
-        quality = None
-        if reason is None and self.quality_model is not None:
-            quality = self.quality_model.score(document.text)
-            if quality < config.min_quality:
-                reason = Reason("quality", quality, config.min_quality)
-        return Verdict(language, confidence, quality, reason)
+    def judge(self, documents: Documents) -> Table:
+        """Make the tests, each of the documents that those before have left, or with `annotate` of all."""
+        table = Table(documents, is_thorough=self.config.annotate)
+        for step in self.steps:
+            step(table)
+        return table
 
-    def _wrong_language(self, language: str, confidence: float) -> Reason | None:
-        wanted = self.config.languages
-        if language not in wanted and ANY_LANGUAGE not in wanted:
-            return Reason("language", language, list(wanted))
-        if confidence < self.config.min_language_confidence:
-            return Reason("language_confidence", confidence, self.config.min_language_confidence)
-        return None
+    def _write_kept(self, table: Table, is_kept: Mask) -> tuple[bytes, NDArray[np.int64]]:
+        """Copy the lines that stay, whole runs of them at once; returns them and the bytes of each."""
+        documents = table.documents
+        if (table.is_edited & is_kept).any():
+            return self._written(table, np.flatnonzero(is_kept), has_found=False)
+        lines = copy_lines(documents, is_kept)
+        return lines, documents.sizes() * is_kept
 
-    def _annotated(self, document: Document, verdict: Verdict) -> bytes:
-        """Write all that is known of a document into it, also what comes after the first failure."""
-        found = verdict.to_dict()
-        if verdict.language is not None:
-            page = Page(document.text, verdict.language)
-            names = [rule.feature for rule in self.rules if rule.is_for(page.language)]
-            found["features"] = {name: round(FEATURES[name](page), 6) for name in names}
-            if self.quality_model is not None:
-                found["quality"] = self.quality_model.score(document.text)
-        return _with_field(document, found)
+    def _written(
+        self, table: Table, places: NDArray[np.int64], *, has_found: bool
+    ) -> tuple[bytes, NDArray[np.int64]]:
+        """Write lines one by one, with what was found where that is asked for, which is not in the sizes."""
+        documents = table.documents
+        sizes = np.zeros(len(documents), np.int64)
+        written = []
+        for place in places.tolist():
+            line = documents.line(place)
+            if table.is_edited[place]:
+                line = replace_text(line, self.config.text_field, table.texts.text(place))
+            sizes[place] = len(line)
+            if has_found:
+                line = add_field(line, FIELD, describe(table, place, has_features=self.config.annotate))
+            written.append(line)
+        return b"".join(written), sizes
 
 
-def _with_field(document: Document, value: dict[str, Any]) -> bytes:
-    return orjson.dumps({**document.fields, FIELD: value}) + b"\n"
+def copy_lines(documents: Documents, is_kept: Mask) -> bytes:
+    """Give the lines that stay, one behind the other."""
+    lines = documents.batch.lines
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], is_kept, [False])).view(np.int8)))
+    firsts, lasts = edges[::2], edges[1::2] - 1
+    spans: Sequence[tuple[int, int]] = list(
+        zip(documents.starts[firsts].tolist(), documents.ends[lasts].tolist(), strict=True)
+    )
+    # Blank lines, and lines that are no documents, are not between these two.
+    is_whole = len(spans) == 0 or bool((documents.starts[1:] == documents.ends[:-1]).all())
+    if not is_whole:
+        places = np.flatnonzero(is_kept)
+        spans = list(zip(documents.starts[places].tolist(), documents.ends[places].tolist(), strict=True))
+    kept = b"".join(memoryview(lines)[start:end] for start, end in spans)
+    return kept + b"\n" if kept and not kept.endswith(b"\n") else kept
 
 
-def _source_namer(documents: list[Document]) -> Callable[[Document], str]:
-    """Return a function that names a document's source for the counts."""
-
-    def name(document: Document) -> str:
-        source = document.fields.get("source")
-        return source if isinstance(source, str) else "(none)"
-
-    has_many = len({name(document) for document in documents}) > MAX_SOURCES
-    return (lambda _: MANY_SOURCES) if has_many else name
-
-
-def _count(counts: Counter[str], document: Document, verdict: Verdict, source: str, *, is_kept: bool) -> None:
-    """Count a document under the rule that rejects it, its language and its source."""
-    n_bytes = len(document.line)
-    is_kept = is_kept or verdict.reason is None
-    groups = [f"source.{source}."]
-    if verdict.language is None:
-        counts["n_exempt"] += 1
-    else:
-        groups.append(f"language.{verdict.language}.")
-    counts["n_line_bytes"] += n_bytes  # a shard's own record has n_bytes
-    for group in groups:
-        counts[f"{group}n_bytes"] += n_bytes
-    for group in ["", *groups]:
-        counts[f"{group}n_documents"] += 1
-        counts[f"{group}n_kept"] += is_kept
-        counts[f"{group}n_kept_bytes"] += n_bytes * is_kept
-    if verdict.reason:
-        counts[f"rule.{verdict.reason.rule}.n_documents"] += 1
-        counts[f"rule.{verdict.reason.rule}.n_bytes"] += n_bytes
+def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
+    """Say what was found of a document, as it is written into it."""
+    found: dict[str, Any] = {}
+    if table.is_exempt[place]:
+        return found
+    if table.first[place] >= 0:
+        test = table.tests[table.first[place]]
+        found |= {"rule": test.rule, "value": test.value(place), "bound": test.bound}
+    found["language"] = table.languages[table.language[place]]
+    found["confidence"] = float(table.confidence[place])
+    if has_features:
+        found["features"] = {
+            name: round(float(values[place]), 6)
+            for name, values in table.features.items()
+            if not np.isnan(values[place])
+        }
+    if not np.isnan(table.quality[place]):
+        found["quality"] = float(table.quality[place])
+    found |= {name: values[place] for name, values in table.notes.items() if values[place] is not None}
+    return found

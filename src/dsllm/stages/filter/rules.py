@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsllm.errors import ConfigError, InputError
 from dsllm.text.features import FEATURES, Page
 
@@ -44,13 +47,18 @@ class Rule:
             return language in self.languages
         return language not in self.except_languages and language not in NOT_PROSE
 
-    def broken_bound(self, value: float) -> float | None:
-        """Return the bound that a value is beyond, or None when it passes."""
-        if self.min is not None and value < self.min:
-            return self.min
-        if self.max is not None and value > self.max:
-            return self.max
-        return None
+    def applies_to(self, languages: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell for which of these languages documents are tested."""
+        return np.array([self.is_for(language) for language in languages], bool)
+
+    def beyond(self, values: NDArray[np.float64]) -> list[tuple[float, NDArray[np.bool_]]]:
+        """List each bound with a mask of the values that are beyond it; NaN is within."""
+        found = []
+        if self.min is not None:
+            found.append((self.min, values < self.min))
+        if self.max is not None:
+            found.append((self.max, values > self.max))
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,16 @@ class Reason:
 
 
 def first_broken(rules: Sequence[Rule], page: Page) -> Reason | None:
-    """Apply the rules for the page's language in order; return the first that it breaks."""
+    """Apply the rules for the page's language in order; return the first that it breaks.
+
+    This is the definition, for one document; `steps.Rules` does the same to a batch.
+    """
     for rule in rules:
         if rule.is_for(page.language):
             value = FEATURES[rule.feature](page)
-            bound = rule.broken_bound(value)
-            if bound is not None:
-                return Reason(rule.name, round(value, 6), bound)
+            for bound, is_beyond in rule.beyond(np.array(value)):
+                if is_beyond:
+                    return Reason(rule.name, round(value, 6), bound)
     return None
 
 

@@ -1,0 +1,87 @@
+"""The tests of `dsllm filter`, each over all documents of a batch, in the order in which they are made.
+
+A step is a function of the table: it looks at the documents that `table.looked_at` names and records what it
+finds (`Table.test`, `Table.edit`, `Table.note`). `judge.Filter.steps` lists them: a new one is a line there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
+from dsllm.stages.filter.rules import Rule
+from dsllm.stages.filter.table import UNKNOWN, Table
+from dsllm.text.features import measure
+
+ANY_LANGUAGE = "any"
+
+Step = Callable[[Table], None]
+
+
+@dataclass(frozen=True)
+class ExemptSources:
+    """Documents from some sources are left out of every test."""
+
+    sources: tuple[str, ...]
+
+    def __call__(self, table: Table) -> None:
+        """Look at the field `source`."""
+        found = table.documents.values("source")
+        table.exempt(np.array([value in self.sources for value in found], bool))
+
+
+@dataclass(frozen=True)
+class Languages:
+    """Documents must be of a wanted language, with some confidence."""
+
+    model: LanguageModel
+    wanted: tuple[str, ...]
+    min_confidence: float
+
+    def __call__(self, table: Table) -> None:
+        """Guess the language of all documents but the exempt."""
+        places = np.flatnonzero(table.looked_at)
+        labels, index, confidence = self.model.guess_all(table.texts.take(places))
+        table.languages = [*labels, UNKNOWN]
+        table.language[:] = len(labels)
+        table.language[places], table.confidence[places] = index, confidence
+        if ANY_LANGUAGE not in self.wanted:
+            names = [table.languages[index] for index in table.language.tolist()]
+            is_other = table.looked_at & ~table.is_language(frozenset(self.wanted))
+            table.test("language", is_other, names, list(self.wanted))
+        is_unsure = table.looked_at & (table.confidence < self.min_confidence)
+        table.test("language_confidence", is_unsure, table.confidence, self.min_confidence)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Features must lie within the bounds of the rules."""
+
+    rules: Sequence[Rule]
+
+    def __call__(self, table: Table) -> None:
+        """Compute the features that the rules name, then try the rules in order."""
+        languages = [table.languages[index] for index in table.language.tolist()]
+        names = list(dict.fromkeys(rule.feature for rule in self.rules))
+        found = measure(table.texts, languages, names, table.looked_at)
+        table.features |= {name: found[:, at] for at, name in enumerate(names)}
+        for rule in self.rules:
+            values = table.features[rule.feature]
+            is_meant = table.looked_at & rule.applies_to(table.languages)[table.language]
+            for bound, is_beyond in rule.beyond(values):
+                table.test(rule.name, is_meant & is_beyond, values, bound)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The quality model must find a document good."""
+
+    model: QualityModel
+    least: float
+
+    def __call__(self, table: Table) -> None:
+        """Score the documents that are looked at."""
+        places = np.flatnonzero(table.looked_at)
+        table.quality[places] = self.model.score_all(table.texts.take(places))
+        table.test("quality", table.looked_at & (table.quality < self.least), table.quality, self.least)

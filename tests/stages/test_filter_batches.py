@@ -1,0 +1,121 @@
+"""A batch as columns: whichever way it is read, and whatever is changed in its lines."""
+
+import json
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsllm.io.documents import Batch
+from dsllm.io.edit import add_field, replace_text
+from dsllm.stages.filter.config import FilterConfig
+from dsllm.stages.filter.judge import Filter
+from dsllm.stages.filter.rules import first_broken, read_rules
+from dsllm.stages.filter.table import Table, read_documents
+from dsllm.text.features import Page
+from dsllm.text.texts import Texts
+
+PROSE = "The river had been rising since Tuesday, and the road that we have to take was under water. "
+UNSURE = b'{"text": "a line with a long number", "n": 12345678901234567890}\n'  # read by orjson alone
+
+
+def batch_of(lines):
+    return Batch(0, "test", 1, lines, len(lines))
+
+
+def mixed_lines():
+    texts = [PROSE * 8, PROSE, "12 34", "河水从星期二就开始上涨。", PROSE * 8]
+    rows = [
+        {"text": text, "source": source} for text, source in zip(texts, ["a", "b", None, 3, "a"], strict=True)
+    ]
+    return b"\n".join(json.dumps(row).encode() for row in rows)
+
+
+@pytest.mark.parametrize("settings", [{}, {"annotate": True}, {"rejected": "aside"}], ids=str)
+def test_lines_that_only_orjson_reads_change_nothing_for_the_others(settings):
+    task = Filter(FilterConfig(exempt_sources=("b",), **settings))
+    lines = mixed_lines()
+    alone, both = task(batch_of(lines)), task(batch_of(UNSURE + b"\n" + lines))
+    n_more = both.lines.find(alone.lines)
+    assert n_more == (len(task(batch_of(UNSURE)).lines) if "annotate" in settings else 0)
+    assert both.side.get("rejected", b"").endswith(alone.side.get("rejected", b""))
+    for group in ("source.a.", "source.b.", "language.zh.", "language.none.", "rule.n_words."):
+        for measure in ("n_documents", "n_bytes", "n_kept", "n_kept_bytes"):
+            n_unsure = {"rule.n_words.n_documents": 1, "rule.n_words.n_bytes": len(UNSURE)}
+            key = f"{group}{measure}"
+            assert both.counts.get(key, 0) == alone.counts.get(key, 0) + n_unsure.get(key, 0)
+
+
+def test_blank_lines_and_bad_ones_are_not_copied():
+    lines = mixed_lines().split(b"\n")
+    given_lines = b"\n\n".join([lines[0], b" ", b"no json", lines[1], lines[4]])
+    task = Filter(FilterConfig(rules="none", on_error="skip"))
+    part = task(batch_of(given_lines))
+    assert part.lines == b"".join(line + b"\n" for line in (lines[0], lines[1], lines[4]))
+    assert [bad.line for bad in part.bad] == [b"no json"]
+
+
+def test_a_batch_is_judged_as_its_documents_one_by_one():
+    documents = read_documents(batch_of(mixed_lines()), "text", ("source",), on_error="stop")
+    task = Filter(FilterConfig(languages=("any",), min_language_confidence=0))
+    table = task.judge(documents)
+    for place in range(len(documents)):
+        language = table.languages[table.language[place]]
+        expected = first_broken(read_rules("dsllm"), Page(documents.texts.text(place), language))
+        found = table.tests[table.first[place]] if table.first[place] >= 0 else None
+        assert (found and found.rule) == (expected and expected.rule)
+        if found and expected:
+            assert (found.value(place), found.bound) == (expected.value, expected.bound)
+
+
+def test_thorough_tests_look_at_documents_already_rejected():
+    for is_thorough, n_broken in ((True, 2), (False, 1)):
+        documents = read_documents(batch_of(mixed_lines()), "text", ("source",), on_error="stop")
+        table = Table(documents, is_thorough)
+        table.exempt(np.array([True, False, False, False, False]))
+        for limit in (1, 2):
+            values = np.arange(5.0)
+            table.test(f"over_{limit}", table.looked_at & (values <= limit), values, limit)
+        assert table.first.tolist() == [-1, 0, 1, -1, -1]
+        assert table.tests[1].broken.sum() == n_broken
+
+
+def test_texts_are_taken_in_order():
+    texts = Texts.join([b"a", b"", "中".encode()])
+    taken = texts.take(np.array([2, 0]))
+    assert [taken.text(place) for place in range(2)] == ["中", "a"]
+    assert texts.take(np.arange(3)) is texts
+    assert len(texts.take(np.zeros(0, np.int64)).ends) == 0
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(texts, texts, texts, st.booleans())
+def test_another_text_changes_nothing_else(text, new, other, ensure_ascii):
+    row = {"before": {"text": other}, "text": text, "n": 1.50, "after": other}
+    line = json.dumps(row, ensure_ascii=ensure_ascii).encode() + b"\n"
+    changed = replace_text(line, "text", new)
+    assert orjson.loads(changed) == {**row, "text": new}
+    old = json.dumps(text, ensure_ascii=ensure_ascii).encode()
+    assert changed == line.replace(b'}, "text": ' + old, b'}, "text": ' + orjson.dumps(new), 1)
+
+
+def test_a_field_is_added_behind_the_others():
+    assert add_field(b'{"text": "a", "n": 1.50 } \r\n', "found", {"x": 1}) == (
+        b'{"text": "a", "n": 1.50,"found":{"x":1}}\n'
+    )
+    assert orjson.loads(add_field(b'{"found": 1, "text": "a"}\n', "found", 2)) == {"found": 2, "text": "a"}
+    assert orjson.loads(add_field(b'{"f\\u006fund": 1, "text": "a"}', "found", 2)) == {
+        "found": 2,
+        "text": "a",
+    }
+
+
+def test_a_batch_without_documents_is_nothing():
+    for annotate in (True, False):
+        part = Filter(FilterConfig(annotate=annotate))(batch_of(b"\n \n"))
+        assert part.lines == b""
+        assert part.counts["n_documents"] == 0
