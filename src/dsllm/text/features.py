@@ -24,6 +24,7 @@ from dsllm.text.texts import Texts
 
 TERMINALS = tuple(".!?\"'”’»。．！？」』…；")  # what ends a sentence, or the quotation around one
 CLOSERS = ")]）】*_`"
+STOPS = tuple(".?!。．！？｡؟۔।॥።։។၊။")  # what ends a sentence, in any script
 SENTENCE_ENDS = re.compile(r"[.!?。．！？]+")
 ELLIPSIS = re.compile(r"\.{3,}|…+|。{3,}")
 BULLETS = tuple("•‣⁃◦∙·*-●○■□▪▫◆◇▶►★☆※")
@@ -267,7 +268,10 @@ FEATURES: dict[str, Feature] = {
 def measure(
     texts: Texts, languages: Sequence[str], names: Sequence[str], wanted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted."""
+    """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted.
+
+    This is the definition of `features_compiled.measure`.
+    """
     found = np.full((len(texts.ends), len(names)), np.nan)
     for place in np.flatnonzero(wanted).tolist():
         page = Page(texts.text(place), languages[place])

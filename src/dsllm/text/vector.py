@@ -68,6 +68,23 @@ def mask_of_equal(array, index, byte):
 
 
 @instruction
+def mask_of_run(array, index, bytes_):
+    """Say where among the 64 bytes from `array[index]` on three begin that are `bytes_`, 0x20 set in each.
+
+    `bytes_` (int64) has 0x20 set in all three, the lowest byte for the first. 66 bytes are read.
+    """
+
+
+@instruction
+def mark_masks(array, index):
+    """Classify the 64 bytes from `array[index]` on, a mask a class, the lowest bit for the first byte.
+
+    The classes: not ASCII; stops, commas, colons, semicolons, question and exclamation marks; of these stops
+    and those two marks; stops; hash signs; opening curly brackets.
+    """
+
+
+@instruction
 def count_trailing_zeros(bits):
     """Give the place of the lowest bit that is set, 64 where none is."""
 

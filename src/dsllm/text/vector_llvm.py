@@ -168,6 +168,43 @@ def mask_of_equal(typing_context, array, index, byte):
 
 
 @intrinsic
+def mask_of_run(typing_context, array, index, bytes_):
+    """Say where three given bytes begin, but for 0x20 in each."""
+
+    def generate(context, builder, signature, arguments):
+        found = None
+        for at in range(3):
+            place = builder.add(arguments[1], ir.Constant(_WORD, at))
+            block = _load_block(context, builder, signature, [arguments[0], place])
+            wanted = builder.trunc(builder.lshr(arguments[2], ir.Constant(_WORD, 8 * at)), _BYTE)
+            is_it = builder.icmp_unsigned("==", builder.or_(block, _splat(0x20)), _repeat(builder, wanted))
+            found = is_it if found is None else builder.and_(found, is_it)
+        return builder.bitcast(found, _WORD)
+
+    return types.uint64(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def mark_masks(typing_context, array, index):
+    """Classify marks."""
+
+    def generate(context, builder, signature, arguments):
+        block = _load_block(context, builder, signature, arguments)
+
+        def is_one_of(characters):
+            equal = [builder.icmp_unsigned("==", block, _splat(ord(each))) for each in characters]
+            return functools.reduce(builder.or_, equal)
+
+        is_high = builder.icmp_signed("<", block, _splat(0))
+        is_stop, is_end = is_one_of("."), is_one_of(".!?")
+        flags = [is_high, builder.or_(is_end, is_one_of(",;:")), is_end, is_stop, is_one_of("#")]
+        flags.append(is_one_of("{"))
+        return _masks(context, builder, signature, flags)
+
+    return types.UniTuple(types.uint64, 6)(array, types.int64), generate
+
+
+@intrinsic
 def count_trailing_zeros(typing_context, bits):
     """Give the place of the lowest bit that is set, 64 where none is."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.rules import Rule
 from dsllm.stages.filter.table import UNKNOWN, Table
-from dsllm.text.features import measure
+from dsllm.text.features_compiled import measure
 
 ANY_LANGUAGE = "any"
 
@@ -61,16 +61,30 @@ class Rules:
     rules: Sequence[Rule]
 
     def __call__(self, table: Table) -> None:
-        """Compute the features that the rules name, then try the rules in order."""
-        languages = [table.languages[index] for index in table.language.tolist()]
-        names = list(dict.fromkeys(rule.feature for rule in self.rules))
-        found = measure(table.texts, languages, names, table.looked_at)
-        table.features |= {name: found[:, at] for at, name in enumerate(names)}
+        """Compute the features that the rules for each document's language name, then try the rules."""
+        self._measure(table)
         for rule in self.rules:
             values = table.features[rule.feature]
             is_meant = table.looked_at & rule.applies_to(table.languages)[table.language]
             for bound, is_beyond in rule.beyond(values):
                 table.test(rule.name, is_meant & is_beyond, values, bound)
+
+    def _measure(self, table: Table) -> None:
+        """Compute features language by language, those together that ask for the same; others stay NaN."""
+        languages = [table.languages[index] for index in table.language.tolist()]
+        by_names: dict[tuple[str, ...], list[str]] = {}
+        for language in table.languages:
+            names = dict.fromkeys(rule.feature for rule in self.rules if rule.is_for(language))
+            by_names.setdefault(tuple(names), []).append(language)
+        n = len(table.documents)
+        for rule in self.rules:
+            table.features.setdefault(rule.feature, np.full(n, np.nan))
+        for asked, group in by_names.items():
+            wanted = table.looked_at & table.is_language(frozenset(group))
+            if asked and wanted.any():
+                found = measure(table.texts, languages, asked, wanted)
+                for at, name in enumerate(asked):
+                    np.copyto(table.features[name], found[:, at], where=wanted)
 
 
 @dataclass(frozen=True)

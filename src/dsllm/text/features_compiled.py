@@ -1,0 +1,211 @@
+"""The features of `features.py` for all texts of a batch, compiled: one pass over each text, in parts.
+
+What is counted of a text is the same for every language but for the stop words and the length of a short
+line; a feature is a count over another one. Parts that no feature asks for are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text import features as definition
+from dsllm.text import lines_compiled as lines
+from dsllm.text import marks_compiled as marks
+from dsllm.text import words_compiled as words
+from dsllm.text.compiled import compiled
+from dsllm.text.grams_compiled import MAX_N, MAX_TOP_N, MIN_DUPLICATE_N, measure_grams
+from dsllm.text.lines_compiled import N_LINE_COUNTS, measure_lines, next_line_end
+from dsllm.text.marks_compiled import N_MARKS, count_marks, find_phrases, phrase_table
+from dsllm.text.scan_compiled import word_tables
+from dsllm.text.shingles_compiled import MAX_WORDS, make_room
+from dsllm.text.texts import Texts
+from dsllm.text.words_compiled import N_WORD_COUNTS, measure_words
+
+# Where in a text's row of counts each part writes.
+_MARKS = 0
+_LINES = _MARKS + N_MARKS
+_PHRASES = _LINES + N_LINE_COUNTS  # lorem ipsum; lines with javascript, with a policy
+_WORDS = _PHRASES + 3
+_TOP = _WORDS + N_WORD_COUNTS
+_DUPLICATE = _TOP + 2 * (MAX_N + 1)
+_N_COUNTS = _DUPLICATE + 2 * (MAX_N + 1)
+_LOREM, _JAVASCRIPT, _POLICY = range(3)
+_NO_TABLE = np.zeros(0, np.uint64)
+
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A count, over another one where there is a second; `needs` says which parts of the pass make them."""
+
+    part: int
+    whole: int | None
+    needs: frozenset[str]
+    least_whole: float = 0.0
+    is_share: bool = False
+
+    def of(self, counts: Counts) -> NDArray[np.float64]:
+        """Compute the feature out of the counts (n_texts, n_counts)."""
+        if self.whole is None:
+            return counts[:, self.part]
+        whole = np.maximum(counts[:, self.whole], self.least_whole)
+        found = np.divide(counts[:, self.part], whole, out=np.zeros(len(counts)), where=whole > 0)
+        return np.minimum(found, 1.0) if self.is_share else found
+
+
+def _features() -> dict[str, Feature]:
+    word, line, mark = frozenset({"words"}), frozenset({"lines"}), frozenset({"marks"})
+    chars, n_words, n_lines = _MARKS + marks.CHARS, _WORDS + words.WORDS, _LINES + lines.LINES
+    found = {
+        "n_words": Feature(n_words, None, word),
+        "mean_word_chars": Feature(_WORDS + words.WORD_CHARS, n_words, word),
+        "hash_per_word": Feature(_MARKS + marks.HASHES, n_words, word | mark),
+        "ellipsis_per_word": Feature(_MARKS + marks.ELLIPSES, n_words, word | mark),
+        "bullet_line_frac": Feature(_LINES + lines.BULLETS, n_lines, line),
+        "ellipsis_line_frac": Feature(_LINES + lines.ELLIPSIS_ENDS, n_lines, line),
+        "alphabetic_word_frac": Feature(_WORDS + words.ALPHABETIC, n_words, word),
+        "n_stop_words": Feature(_WORDS + words.DIFFERENT_STOPS, None, word),
+        "stop_word_frac": Feature(_WORDS + words.STOPS, n_words, word),
+        "duplicate_line_frac": Feature(_LINES + lines.DUPLICATES, n_lines, line),
+        "duplicate_line_char_frac": Feature(_LINES + lines.DUPLICATE_CHARS, chars, line | mark),
+        "duplicate_paragraph_frac": Feature(
+            _LINES + lines.PARAGRAPH_DUPLICATES, _LINES + lines.PARAGRAPHS, line
+        ),
+        "duplicate_paragraph_char_frac": Feature(
+            _LINES + lines.PARAGRAPH_DUPLICATE_CHARS, chars, line | mark
+        ),
+        "n_sentences": Feature(_MARKS + marks.SENTENCE_ENDS, None, mark),
+        "terminal_line_frac": Feature(_LINES + lines.TERMINALS, n_lines, line),
+        "short_line_frac": Feature(_LINES + lines.SHORT, n_lines, line),
+        "n_curly_brackets": Feature(_MARKS + marks.CURLY, None, mark),
+        "n_lorem_ipsum": Feature(_PHRASES + _LOREM, None, frozenset({"phrases"})),
+        "javascript_line_frac": Feature(_PHRASES + _JAVASCRIPT, n_lines, line | {"phrases"}),
+        "policy_line_frac": Feature(_PHRASES + _POLICY, n_lines, line | {"phrases"}),
+        "chars_per_punctuation": Feature(
+            _WORDS + words.WORD_CHARS, _MARKS + marks.PUNCTUATIONS, word | mark, least_whole=1
+        ),
+    }
+    for n in range(2, MAX_TOP_N + 1):
+        found[f"top_{n}_gram_char_frac"] = Feature(
+            _TOP + 2 * n, chars, word | mark | {f"{n} words"}, is_share=True
+        )
+    for n in range(MIN_DUPLICATE_N, MAX_N + 1):
+        found[f"duplicate_{n}_gram_char_frac"] = Feature(
+            _DUPLICATE + 2 * n, chars, word | mark | {f"{n} words"}
+        )
+    return found
+
+
+FEATURES = _features()
+
+
+def measure(
+    texts: Texts, languages: Sequence[str], names: Sequence[str], wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted.
+
+    Equal to those of `features.py` with the text's language, but that phrases are found in any case of ASCII
+    letters only.
+    """
+    needs: frozenset[str] = frozenset().union(*(FEATURES[name].needs for name in names))
+    counts = np.zeros((len(texts.ends), _N_COUNTS))
+    max_n = max((int(need.split()[0]) for need in needs if need[0].isdigit()), default=0)
+    numbers, stop_words = words.stop_word_tables()
+    language = np.array([numbers.get(each, words.NO_LANGUAGE) for each in languages], np.int64)
+    cjk, limit = definition.SHORT_LINE_CJK_CHARS, definition.SHORT_LINE_CHARS
+    short_chars = np.array([cjk if each in ("zh", "ja") else limit for each in languages], np.int64)
+    _measure(
+        texts.data, texts.ends, wanted, language, short_chars,
+        "marks" in needs, "lines" in needs, "phrases" in needs, "words" in needs, max_n,
+        *phrase_table(((definition.LOREM_IPSUM,), (definition.JAVASCRIPT,), definition.POLICY_PHRASES)),
+        _codes(definition.BULLETS), _codes(definition.TERMINALS), _codes(definition.CLOSERS),
+        _codes(definition.STOPS),
+        stop_words, *word_tables(), words.alphabetic_characters(), counts,
+    )  # fmt: skip
+    found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
+    found[~wanted] = np.nan
+    return found
+
+
+def _codes(characters: Sequence[str]) -> NDArray[np.int64]:
+    return np.array([ord(each) for each in characters], np.int64)
+
+
+@compiled
+def _measure(
+    data, ends, wanted, languages, short_chars, has_marks, has_lines, has_phrases, has_words, max_n,
+    anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers, stops, stop_words,
+    classes, folding, alphabetic, counts,
+):  # fmt: skip
+    folded, edges, state = make_room(ends)
+    longest = start = 0
+    for end in ends:
+        longest = max(longest, end - start)
+        start = end
+    n_most = longest // 2 + 2 + MAX_WORDS  # words, and lines that are not blank
+    n_slots = 64
+    while n_slots < 4 * (longest + 2):
+        n_slots *= 2
+    room, slot_counts = np.empty(n_slots, np.uint64), np.empty(n_slots, np.int64)
+    slots, places, keys = np.empty(n_most, np.int64), np.empty(n_most, np.int64), np.empty(n_most, np.uint64)
+    hashes, chars_before = np.empty(n_most, np.uint64), np.empty(n_most + 1, np.int64)
+    hits, hit_groups = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
+    mark_counts, line_counts = np.empty(N_MARKS, np.int64), np.empty(N_LINE_COUNTS, np.int64)
+    word_counts = np.empty(N_WORD_COUNTS, np.int64)
+    top, duplicate = np.zeros((MAX_N + 1, 2)), np.zeros((MAX_N + 1, 2))
+    start = 0
+    for text in range(len(ends)):
+        end = ends[text]
+        row = counts[text]
+        if not wanted[text]:
+            start = end
+            continue
+        if has_marks:
+            mark_counts[:] = 0
+            count_marks(data, start, end, mark_counts)
+            row[_MARKS : _MARKS + N_MARKS] = mark_counts
+        if has_lines:
+            line_counts[:] = 0
+            measure_lines(
+                data, start, end, short_chars[text], bullets, terminals, closers, stops, room, folded,
+                line_counts,
+            )  # fmt: skip
+            row[_LINES : _LINES + N_LINE_COUNTS] = line_counts
+        if has_phrases:
+            n_hits = find_phrases(
+                data, start, end, anchors, anchor_ends, phrases, phrase_ends, groups, hits, hit_groups
+            )
+            _count_phrases(data, end, hits[:n_hits], hit_groups, row[_PHRASES : _PHRASES + 3])
+        if has_words:
+            language = languages[text]
+            measure_words(
+                data, start, end, stop_words[language if language >= 0 else 0, : 256 * (language >= 0)],
+                state, folded, edges, classes, folding, alphabetic, hashes, chars_before, word_counts,
+            )  # fmt: skip
+            row[_WORDS : _WORDS + N_WORD_COUNTS] = word_counts
+            if max_n:
+                top[:] = 0
+                duplicate[:] = 0
+                measure_grams(
+                    hashes, chars_before, word_counts[0], max_n, room, slot_counts, slots, places, keys, top,
+                    duplicate,
+                )  # fmt: skip
+                row[_TOP : _TOP + 2 * (MAX_N + 1)] = top.ravel()
+                row[_DUPLICATE : _DUPLICATE + 2 * (MAX_N + 1)] = duplicate.ravel()
+        start = end
+
+
+@compiled
+def _count_phrases(data, end, hits, groups, counts):
+    """Count those of the first group, and the lines with one of the second and of the third."""
+    counted_until = np.zeros(3, np.int64)  # the end of the line that a group was last counted in
+    for index in range(len(hits)):
+        group = groups[index]
+        if group == 0:
+            counts[0] += 1
+        elif hits[index] >= counted_until[group]:
+            counts[group] += 1
+            counted_until[group] = next_line_end(data, hits[index], end)

@@ -1,0 +1,114 @@
+"""The compiled features against their definitions in plain Python."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dsllm.io.sources import find_sources, read_batches
+from dsllm.text import features as definition
+from dsllm.text.features_compiled import FEATURES, measure
+from dsllm.text.json_lines import read_texts
+from dsllm.text.texts import Texts
+
+NAMES = [name for name in FEATURES if name in definition.FEATURES]
+
+# Bits of text that some feature looks for, beside any characters.
+bits = st.sampled_from(
+    [
+        *(
+            "the",
+            "of",
+            "a",
+            "b",
+            "abcdefgh",
+            "abcdefghi",
+            "Hello",
+            "22",
+            "²",
+            "的",
+            "之",
+            "中",
+            "カ",
+            "한",
+            "é",
+        ),
+        *(" ", "  ", "\n", "\n\n", "\r\n", "\r", "\t", "\u3000", "\xa0", "\x1f", "\x85", "\u2028"),
+        *(
+            ".",
+            "..",
+            "...",
+            "…",
+            "。",
+            "。。。",
+            "!",
+            "？",
+            "；",
+            ",",
+            "，",
+            "#",
+            "＃",
+            "{",
+            "-",
+            "•",
+            "·",
+            "*",
+        ),
+        *(")", "]", "”", "'", "\u0301", "javascript", "JavaScript", "lorem ipsum", "Privacy policy"),
+        *("使用条款", "use of cookies", "版权所有", "\U0001f642", "\U00020000"),
+    ]
+)
+anything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u212a"), max_size=3)
+texts = st.lists(bits | anything, max_size=60).map("".join)
+
+
+def compare(documents, languages, wanted=None):
+    joined = Texts.join([document.encode() for document in documents])
+    wanted = np.ones(len(documents), bool) if wanted is None else wanted
+    found = measure(joined, languages, NAMES, wanted)
+    expected = definition.measure(joined, languages, NAMES, wanted)
+    for at, name in enumerate(NAMES):
+        np.testing.assert_allclose(found[:, at], expected[:, at], rtol=1e-12, err_msg=name)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(texts, max_size=4), st.sampled_from(["en", "zh", "ja", "fr"]))
+@example(["x" * 63 + "...", "." * 200, "…" * 70, "。" * 70, "a. b. " * 40], "en")
+@example([("word " * 20 + "\n") * 30, "a\r\nb\r\n\r\na\r\nb\r\n", "的的的" * 500], "zh")
+def test_compiled_features_are_those_defined(documents, language):
+    compare(documents, [language] * len(documents))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(["a ", "bb ", "ccc ", "的"]), max_size=120).map("".join))
+def test_recurring_words_are_those_defined(document):
+    compare([document], ["en"])
+
+
+def test_only_wanted_texts_are_measured():
+    wanted = np.array([False, True, False])
+    compare(["one two", "three four", "five"], ["en"] * 3, wanted)
+    found = measure(Texts.join([b"one", b"two words", b""]), ["en"] * 3, ["n_words"], wanted)
+    assert np.isnan(found[:, 0]).tolist() == [True, False, True]
+    assert found[1, 0] == 2
+
+
+def test_a_long_text_is_measured_in_pieces():
+    words = [f"w{n % 997}" for n in range(40_000)]
+    compare([" ".join(words), "中" * 30_000, "x" * 50_000], ["en", "zh", "en"])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("domain", ["en_prose-000", "zh_prose-000", "web-000", "other_langs-000", "code-000"])
+def test_compiled_features_of_real_documents(domain):
+    if "DSLLM_TEST_DATA" not in os.environ:
+        pytest.skip("DSLLM_TEST_DATA names no folder")
+    path = Path(os.environ["DSLLM_TEST_DATA"]) / f"pretrain/{domain}.jsonl.zst"
+    batch = next(iter(read_batches(find_sources([str(path)])[0])))
+    lines = read_texts(batch.lines, "text")
+    assert lines is not None
+    every = [lines.texts.text(place) for place in range(0, len(lines.texts.ends), 12)]
+    compare(every, ["zh" if domain.startswith("zh") else "en"] * len(every))
