@@ -19,7 +19,7 @@ from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, Qualit
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import Filter
 from dsllm.stages.filter.rules import PRESETS, first_broken, read_rules
-from dsllm.text.features import Page
+from dsllm.text.page import Page
 
 
 def unwrapped(text, joint):

@@ -14,7 +14,7 @@ from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import Filter
 from dsllm.stages.filter.rules import first_broken, read_rules
 from dsllm.stages.filter.table import Table, read_documents
-from dsllm.text.features import Page
+from dsllm.text.page import Page
 from dsllm.text.texts import Texts
 
 PROSE = "The river had been rising since Tuesday, and the road that we have to take was under water. "

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from dsllm.text.features import FEATURES, Page
+from dsllm.text.features import FEATURES
+from dsllm.text.page import Page
 
 
 def feature(name, text, language="en"):

@@ -58,6 +58,22 @@ bits = st.sampled_from(
             "*",
         ),
         *(")", "]", "”", "'", "\u0301", "javascript", "JavaScript", "lorem ipsum", "Privacy policy"),
+        *(
+            "don't",
+            "I'm",
+            "Mr.",
+            "e.g.",
+            "U.S.",
+            "10km",
+            "5%",
+            "$",
+            "http://",
+            "example.com",
+            "/a",
+            "@",
+            "--",
+        ),
+        *("well-known", "x=y", "a.B", "'s", "’s", "(", ":", ":8080", "etc.", "+3", "1+2", "US$", "no.", "2."),
         *("使用条款", "use of cookies", "版权所有", "\U0001f642", "\U00020000"),
     ]
 )

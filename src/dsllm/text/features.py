@@ -13,18 +13,19 @@ the rules have `chars_per_punctuation` and longer n-grams instead.
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text import scan
+from dsllm.text.page import Page, share
 from dsllm.text.stop_words import STOP_WORDS
+from dsllm.text.term_features import TERM_FEATURES
 from dsllm.text.texts import Texts
 
 TERMINALS = tuple(".!?\"'”’»。．！？」』…；")  # what ends a sentence, or the quotation around one
 CLOSERS = ")]）】*_`"
-STOPS = tuple(".?!。．！？｡؟۔।॥።։។၊။")  # what ends a sentence, in any script
 SENTENCE_ENDS = re.compile(r"[.!?。．！？]+")
 ELLIPSIS = re.compile(r"\.{3,}|…+|。{3,}")
 BULLETS = tuple("•‣⁃◦∙·*-●○■□▪▫◆◇▶►★☆※")
@@ -40,67 +41,6 @@ SHORT_LINE_CJK_CHARS = 12
 MIN_LINE_WORDS = 5  # of a line that C4 keeps
 
 
-class Page:
-    """A document's text and its parts, each made at most once."""
-
-    def __init__(self, text: str, language: str = "en") -> None:
-        self.text = text
-        self.language = language
-
-    @cached_property
-    def words(self) -> list[str]:
-        """The words, in the case they are written in."""
-        return scan.words(self.text)
-
-    @cached_property
-    def lines(self) -> list[str]:
-        """The lines that are not blank, stripped."""
-        return [stripped for line in scan.lines(self.text) if (stripped := line.strip())]
-
-    @cached_property
-    def paragraphs(self) -> list[str]:
-        """The paragraphs: runs of lines between blank ones."""
-        return [paragraph.strip() for paragraph in scan.paragraphs(self.text)]
-
-    @cached_property
-    def grams(self) -> "RepeatedGrams":
-        """The n-grams of words that occur more than once."""
-        return RepeatedGrams(self.words)
-
-
-class RepeatedGrams:
-    """The n-grams that occur at least twice, for growing n.
-
-    An n-gram can recur only where its first n - 1 words recur, so each n looks at few places.
-    """
-
-    def __init__(self, words: Sequence[str]) -> None:
-        self.n_words = len(words)
-        self.chars = [len(word) for word in words]
-        numbers: dict[str, int] = {}
-        self._words = [numbers.setdefault(word, len(numbers)) for word in words]
-        self._found: dict[int, list[tuple[int, int]]] = {}
-
-    def occurrences(self, n: int) -> list[tuple[int, int]]:
-        """List (place, gram) of all n-grams that recur, n >= 2; equal grams have equal numbers."""
-        if n not in self._found:
-            self._found[n] = self._extend(n)
-        return self._found[n]
-
-    def _extend(self, n: int) -> list[tuple[int, int]]:
-        shorter = list(enumerate(self._words)) if n == 2 else self.occurrences(n - 1)
-        words, end = self._words, self.n_words - n
-        grams = [(gram, words[at + n - 1]) for at, gram in shorter if at <= end]
-        n_times = Counter(grams)
-        numbers: dict[tuple[int, int], int] = {}
-        places = (at for at, _ in shorter if at <= end)
-        return [
-            (at, numbers.setdefault(gram, len(numbers)))
-            for at, gram in zip(places, grams, strict=True)
-            if n_times[gram] > 1
-        ]
-
-
 def n_words(page: Page) -> float:
     """Number of words."""
     return len(page.words)
@@ -108,33 +48,33 @@ def n_words(page: Page) -> float:
 
 def mean_word_chars(page: Page) -> float:
     """Characters per word."""
-    return _share(sum(map(len, page.words)), len(page.words))
+    return share(sum(map(len, page.words)), len(page.words))
 
 
 def hash_per_word(page: Page) -> float:
     """Hash signs per word."""
-    return _share(page.text.count("#") + page.text.count("＃"), len(page.words))
+    return share(page.text.count("#") + page.text.count("＃"), len(page.words))
 
 
 def ellipsis_per_word(page: Page) -> float:
     """Ellipses (three or more stops, or any run of the character for them) per word."""
-    return _share(len(ELLIPSIS.findall(page.text)), len(page.words))
+    return share(len(ELLIPSIS.findall(page.text)), len(page.words))
 
 
 def bullet_line_frac(page: Page) -> float:
     """Share of the lines that start with a bullet."""
-    return _share(sum(line.startswith(BULLETS) for line in page.lines), len(page.lines))
+    return share(sum(line.startswith(BULLETS) for line in page.lines), len(page.lines))
 
 
 def ellipsis_line_frac(page: Page) -> float:
     """Share of the lines that end with an ellipsis."""
-    return _share(sum(_ends_in_ellipsis(line) for line in page.lines), len(page.lines))
+    return share(sum(_ends_in_ellipsis(line) for line in page.lines), len(page.lines))
 
 
 def alphabetic_word_frac(page: Page) -> float:
     """Share of the words that have a letter, as opposed to digits only."""
     n_alphabetic = sum(any(map(str.isalpha, word)) for word in page.words)
-    return _share(n_alphabetic, len(page.words))
+    return share(n_alphabetic, len(page.words))
 
 
 def n_stop_words(page: Page) -> float:
@@ -146,12 +86,12 @@ def n_stop_words(page: Page) -> float:
 def stop_word_frac(page: Page) -> float:
     """Share of the words that are stop words of the page's language."""
     wanted = STOP_WORDS.get(page.language, frozenset())
-    return _share(sum(word.lower() in wanted for word in page.words), len(page.words))
+    return share(sum(word.lower() in wanted for word in page.words), len(page.words))
 
 
 def duplicate_line_frac(page: Page) -> float:
     """Share of the lines that an earlier line equals."""
-    return _share(len(page.lines) - len(set(page.lines)), len(page.lines))
+    return share(len(page.lines) - len(set(page.lines)), len(page.lines))
 
 
 def duplicate_line_char_frac(page: Page) -> float:
@@ -161,7 +101,7 @@ def duplicate_line_char_frac(page: Page) -> float:
 
 def duplicate_paragraph_frac(page: Page) -> float:
     """Share of the paragraphs that an earlier paragraph equals."""
-    return _share(len(page.paragraphs) - len(set(page.paragraphs)), len(page.paragraphs))
+    return share(len(page.paragraphs) - len(set(page.paragraphs)), len(page.paragraphs))
 
 
 def duplicate_paragraph_char_frac(page: Page) -> float:
@@ -181,7 +121,7 @@ def top_gram_char_frac(page: Page, n: int) -> float:
     most = max(n_times.values())
     chars = page.grams.chars
     longest = max(sum(chars[at : at + n]) for at, gram in page.grams.occurrences(n) if n_times[gram] == most)
-    return min(1.0, _share(most * longest, len(page.text)))
+    return min(1.0, share(most * longest, len(page.text)))
 
 
 def duplicate_gram_char_frac(page: Page, n: int) -> float:
@@ -194,7 +134,7 @@ def duplicate_gram_char_frac(page: Page, n: int) -> float:
             n_chars += sum(chars[max(at, covered) : at + n])
             covered = at + n
         seen.add(gram)
-    return _share(n_chars, len(page.text))
+    return share(n_chars, len(page.text))
 
 
 def n_sentences(page: Page) -> float:
@@ -213,13 +153,13 @@ def n_kept_sentences(page: Page) -> float:
 
 def terminal_line_frac(page: Page) -> float:
     """Share of the lines that end in terminal punctuation, closing brackets and emphasis left aside."""
-    return _share(sum(line.rstrip(CLOSERS).endswith(TERMINALS) for line in page.lines), len(page.lines))
+    return share(sum(line.rstrip(CLOSERS).endswith(TERMINALS) for line in page.lines), len(page.lines))
 
 
 def short_line_frac(page: Page) -> float:
     """Share of the lines of at most 30 characters, 12 in Chinese and Japanese."""
     limit = SHORT_LINE_CJK_CHARS if page.language in ("zh", "ja") else SHORT_LINE_CHARS
-    return _share(sum(len(line) <= limit for line in page.lines), len(page.lines))
+    return share(sum(len(line) <= limit for line in page.lines), len(page.lines))
 
 
 def n_curly_brackets(page: Page) -> float:
@@ -234,12 +174,12 @@ def n_lorem_ipsum(page: Page) -> float:
 
 def javascript_line_frac(page: Page) -> float:
     """Share of the lines that mention javascript."""
-    return _share(sum(JAVASCRIPT in line.lower() for line in page.lines), len(page.lines))
+    return share(sum(JAVASCRIPT in line.lower() for line in page.lines), len(page.lines))
 
 
 def policy_line_frac(page: Page) -> float:
     """Share of the lines with a phrase of policy notices, English or Chinese."""
-    return _share(sum(_has_policy(line) for line in page.lines), len(page.lines))
+    return share(sum(_has_policy(line) for line in page.lines), len(page.lines))
 
 
 def chars_per_punctuation(page: Page) -> float:
@@ -262,6 +202,7 @@ FEATURES: dict[str, Feature] = {
     },
     **{f"top_{n}_gram_char_frac": partial(top_gram_char_frac, n=n) for n in (2, 3, 4)},
     **{f"duplicate_{n}_gram_char_frac": partial(duplicate_gram_char_frac, n=n) for n in range(5, 21)},
+    **TERM_FEATURES,
 }
 
 
@@ -279,13 +220,9 @@ def measure(
     return found
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
 def _duplicate_chars(parts: Sequence[str], text: str) -> float:
     n_chars = sum(map(len, parts)) - sum(map(len, set(parts)))
-    return _share(n_chars, len(text))
+    return share(n_chars, len(text))
 
 
 def _ends_in_ellipsis(line: str) -> bool:

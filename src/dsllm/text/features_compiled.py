@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from dsllm.text import features as definition
 from dsllm.text import lines_compiled as lines
 from dsllm.text import marks_compiled as marks
+from dsllm.text import term_features
+from dsllm.text import terms_compiled as terms
 from dsllm.text import words_compiled as words
 from dsllm.text.compiled import compiled
 from dsllm.text.grams_compiled import MAX_N, MAX_TOP_N, MIN_DUPLICATE_N, measure_grams
@@ -20,6 +22,7 @@ from dsllm.text.lines_compiled import N_LINE_COUNTS, measure_lines, next_line_en
 from dsllm.text.marks_compiled import N_MARKS, count_marks, find_phrases, phrase_table
 from dsllm.text.scan_compiled import word_tables
 from dsllm.text.shingles_compiled import MAX_WORDS, make_room
+from dsllm.text.terms_compiled import N_TERM_COUNTS, measure_terms
 from dsllm.text.texts import Texts
 from dsllm.text.words_compiled import N_WORD_COUNTS, measure_words
 
@@ -28,11 +31,13 @@ _MARKS = 0
 _LINES = _MARKS + N_MARKS
 _PHRASES = _LINES + N_LINE_COUNTS  # lorem ipsum; lines with javascript, with a policy
 _WORDS = _PHRASES + 3
-_TOP = _WORDS + N_WORD_COUNTS
-_DUPLICATE = _TOP + 2 * (MAX_N + 1)
-_N_COUNTS = _DUPLICATE + 2 * (MAX_N + 1)
+_TERMS = _WORDS + N_WORD_COUNTS
+_TOP = _TERMS + N_TERM_COUNTS  # of words, two a length, then of terms
+_DUPLICATE = _TOP + 4 * (MAX_N + 1)
+_TEXT_CHARS = _DUPLICATE + 4 * (MAX_N + 1)  # without line feeds
+_N_COUNTS = _TEXT_CHARS + 1
+_OF_TERMS = 2 * (MAX_N + 1)
 _LOREM, _JAVASCRIPT, _POLICY = range(3)
-_NO_TABLE = np.zeros(0, np.uint64)
 
 Counts = NDArray[np.float64]
 
@@ -96,6 +101,36 @@ def _features() -> dict[str, Feature]:
         found[f"duplicate_{n}_gram_char_frac"] = Feature(
             _DUPLICATE + 2 * n, chars, word | mark | {f"{n} words"}
         )
+    return found | _term_features()
+
+
+def _term_features() -> dict[str, Feature]:
+    term, line, mark = frozenset({"terms"}), frozenset({"lines"}), frozenset({"marks"})
+    chars, n_terms, n_lines = _MARKS + marks.CHARS, _TERMS + terms.TERMS, _LINES + lines.LINES
+    n_words = _TERMS + terms.TERM_WORDS
+    found = {
+        "n_term_words": Feature(n_words, None, term),
+        "mean_term_chars": Feature(_TERMS + terms.TERM_WORD_CHARS, n_words, term),
+        "hash_per_term": Feature(_MARKS + marks.HASHES, n_terms, term | mark),
+        "ellipsis_per_term": Feature(_MARKS + marks.DOTS_OR_SIGNS, n_terms, term | mark),
+        "alphabetic_term_frac": Feature(_TERMS + terms.ALPHABETIC, n_terms, term),
+        "n_stop_terms": Feature(_TERMS + terms.DIFFERENT_STOPS, None, term),
+        "line_feed_per_term": Feature(_LINES + lines.LINE_FEEDS, n_terms, term | line),
+        "n_line_sentences": Feature(_TERMS + terms.SENTENCES, None, term),
+        "duplicate_raw_line_frac": Feature(_LINES + lines.RAW_DUPLICATES, n_lines, line),
+        "duplicate_raw_line_char_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, chars, line | mark),
+        "duplicate_raw_line_text_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, _TEXT_CHARS, line | mark),
+        "stop_raw_line_frac": Feature(_LINES + lines.STOPS, n_lines, line),
+        "short_raw_line_frac": Feature(_LINES + lines.RAW_SHORT, n_lines, line),
+    }
+    for n in range(2, MAX_TOP_N + 1):
+        found[f"top_{n}_term_char_frac"] = Feature(
+            _TOP + _OF_TERMS + 2 * n + 1, chars, term | mark | {f"{n} terms"}, is_share=True
+        )
+    for n in range(MIN_DUPLICATE_N, 11):
+        found[f"duplicate_{n}_term_char_frac"] = Feature(
+            _DUPLICATE + _OF_TERMS + 2 * n + 1, chars, term | mark | {f"{n} terms"}
+        )
     return found
 
 
@@ -112,7 +147,10 @@ def measure(
     """
     needs: frozenset[str] = frozenset().union(*(FEATURES[name].needs for name in names))
     counts = np.zeros((len(texts.ends), _N_COUNTS))
-    max_n = max((int(need.split()[0]) for need in needs if need[0].isdigit()), default=0)
+    max_n, max_term_n = (
+        max((int(need.split()[0]) for need in needs if need.endswith(f" {kind}")), default=0)
+        for kind in ("words", "terms")
+    )
     numbers, stop_words = words.stop_word_tables()
     language = np.array([numbers.get(each, words.NO_LANGUAGE) for each in languages], np.int64)
     cjk, limit = definition.SHORT_LINE_CJK_CHARS, definition.SHORT_LINE_CHARS
@@ -120,10 +158,11 @@ def measure(
     _measure(
         texts.data, texts.ends, wanted, language, short_chars,
         "marks" in needs, "lines" in needs, "phrases" in needs, "words" in needs, max_n,
+        "terms" in needs, max_term_n,
         *phrase_table(((definition.LOREM_IPSUM,), (definition.JAVASCRIPT,), definition.POLICY_PHRASES)),
         _codes(definition.BULLETS), _codes(definition.TERMINALS), _codes(definition.CLOSERS),
-        _codes(definition.STOPS),
-        stop_words, *word_tables(), words.alphabetic_characters(), counts,
+        _codes(term_features.STOPS),
+        stop_words, *word_tables(), words.alphabetic_characters(), *terms.term_tables(), counts,
     )  # fmt: skip
     found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
     found[~wanted] = np.nan
@@ -137,15 +176,16 @@ def _codes(characters: Sequence[str]) -> NDArray[np.int64]:
 @compiled
 def _measure(
     data, ends, wanted, languages, short_chars, has_marks, has_lines, has_phrases, has_words, max_n,
-    anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers, stops, stop_words,
-    classes, folding, alphabetic, counts,
+    has_terms, max_term_n, anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers,
+    stops, stop_words, classes, folding, alphabetic, term_classes, known_filter, known, cuts, stop_terms,
+    counts,
 ):  # fmt: skip
     folded, edges, state = make_room(ends)
     longest = start = 0
     for end in ends:
         longest = max(longest, end - start)
         start = end
-    n_most = longest // 2 + 2 + MAX_WORDS  # words, and lines that are not blank
+    n_most = longest + 2 + MAX_WORDS  # words, terms, lines that are not blank
     n_slots = 64
     while n_slots < 4 * (longest + 2):
         n_slots *= 2
@@ -153,9 +193,9 @@ def _measure(
     slots, places, keys = np.empty(n_most, np.int64), np.empty(n_most, np.int64), np.empty(n_most, np.uint64)
     hashes, chars_before = np.empty(n_most, np.uint64), np.empty(n_most + 1, np.int64)
     hits, hit_groups = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
-    mark_counts, line_counts = np.empty(N_MARKS, np.int64), np.empty(N_LINE_COUNTS, np.int64)
-    word_counts = np.empty(N_WORD_COUNTS, np.int64)
-    top, duplicate = np.zeros((MAX_N + 1, 2)), np.zeros((MAX_N + 1, 2))
+    mark_counts, line_counts = np.zeros(N_MARKS, np.int64), np.zeros(N_LINE_COUNTS, np.int64)
+    word_counts, term_counts = np.zeros(N_WORD_COUNTS, np.int64), np.zeros(N_TERM_COUNTS, np.int64)
+    grams = (room, slot_counts, slots, places, keys)
     start = 0
     for text in range(len(ends)):
         end = ends[text]
@@ -174,6 +214,7 @@ def _measure(
                 line_counts,
             )  # fmt: skip
             row[_LINES : _LINES + N_LINE_COUNTS] = line_counts
+        row[_TEXT_CHARS] = mark_counts[marks.CHARS] - line_counts[lines.LINE_FEEDS]
         if has_phrases:
             n_hits = find_phrases(
                 data, start, end, anchors, anchor_ends, phrases, phrase_ends, groups, hits, hit_groups
@@ -186,16 +227,28 @@ def _measure(
                 state, folded, edges, classes, folding, alphabetic, hashes, chars_before, word_counts,
             )  # fmt: skip
             row[_WORDS : _WORDS + N_WORD_COUNTS] = word_counts
-            if max_n:
-                top[:] = 0
-                duplicate[:] = 0
-                measure_grams(
-                    hashes, chars_before, word_counts[0], max_n, room, slot_counts, slots, places, keys, top,
-                    duplicate,
-                )  # fmt: skip
-                row[_TOP : _TOP + 2 * (MAX_N + 1)] = top.ravel()
-                row[_DUPLICATE : _DUPLICATE + 2 * (MAX_N + 1)] = duplicate.ravel()
+            _count_grams(hashes, chars_before, word_counts[0], max_n, grams, row, 0)
+        if has_terms:
+            measure_terms(
+                data, start, end, term_classes, known_filter, known, cuts, stop_terms, hits, places, hashes,
+                chars_before, term_counts,
+            )  # fmt: skip
+            row[_TERMS : _TERMS + N_TERM_COUNTS] = term_counts
+            _count_grams(hashes, chars_before, term_counts[0], max_term_n, grams, row, _OF_TERMS)
         start = end
+
+
+@compiled
+def _count_grams(hashes, chars_before, n_words, max_n, grams, row, offset):
+    if max_n == 0:
+        return
+    room, slot_counts, slots, places, keys = grams
+    top, duplicate = np.zeros((MAX_N + 1, 2)), np.zeros((MAX_N + 1, 2))
+    measure_grams(
+        hashes, chars_before, n_words, max_n, room, slot_counts, slots, places, keys, top, duplicate
+    )
+    row[_TOP + offset : _TOP + offset + _OF_TERMS] = top.ravel()
+    row[_DUPLICATE + offset : _DUPLICATE + offset + _OF_TERMS] = duplicate.ravel()
 
 
 @compiled

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.errors import ConfigError, InputError
-from dsllm.text.features import FEATURES, Page
+from dsllm.text.features import FEATURES
+from dsllm.text.page import Page
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
