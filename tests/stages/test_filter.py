@@ -147,12 +147,30 @@ BAD = {
     "duplicate_paragraph_frac": ("The sea.\n\n" * 6, "大海。\n\n" * 6),
     "duplicate_paragraph_char_frac": ("The sea and the river.\n\n" * 3, "大海和河水。\n\n" * 3),
     "n_curly_brackets": (ENGLISH + " {", CHINESE + "{"),
-    "n_kept_sentences": ("Home | News | About\nThe river is very wide here.", "首页\n河水今天很宽。"),
+    "n_line_sentences": ("Home | News | About\nThe river is very wide here.", None),
+    "n_sentences": (None, "首页\n河水今天很宽。"),
+    "stop_raw_line_frac": ("Home\nAbout us\nContact\nNews", "首页\n关于我们\n联系\n新闻"),
+    "line_feed_per_word": (None, "大\n海\n河\n水"),
+    "line_feed_per_term": ("a\nb\nc\nd", None),
     **{f"top_{n}_gram_char_frac": ("the sea " * 9, "大海" * 9) for n in (2, 3, 4)},
     **{f"duplicate_{n}_gram_char_frac": (" ".join(WORDS) * 3, None) for n in (5, 6, 7, 8, 9, 10)},
     **{f"duplicate_{n}_gram_char_frac": (None, HAN * 3) for n in (11, 13, 14, 16)},
     **{f"duplicate_{n}_gram_char_frac": (" ".join(WORDS) * 3, HAN * 3) for n in (8, 10)},
 }
+# The same for features that differ in what a word or a line is.
+LIKE = {
+    **{"n_term_words": "n_words", "mean_term_chars": "mean_word_chars", "hash_per_term": "hash_per_word"},
+    **{"ellipsis_per_term": "ellipsis_per_word", "alphabetic_term_frac": "alphabetic_word_frac"},
+    **{"n_stop_terms": "n_stop_words", "short_raw_line_frac": "short_line_frac"},
+    **{f"duplicate_raw_line_{kind}": "duplicate_line_frac" for kind in ("frac", "char_frac", "text_frac")},
+    **{f"top_{n}_term_char_frac": f"top_{n}_gram_char_frac" for n in (2, 3, 4)},
+    **{f"duplicate_{n}_term_char_frac": f"duplicate_{n}_gram_char_frac" for n in range(5, 11)},
+}
+BAD |= {feature: BAD[other] for feature, other in LIKE.items()}
+BAD["short_line_frac"] = (
+    BAD["short_line_frac"][0],
+    "走。\n" * 12 + "河水从星期二就开始上涨，孩子们放学回来。",
+)
 CASES = [
     pytest.param(preset, rule, language, id=f"{preset}-{rule.feature}-{language}")
     for preset in PRESETS
@@ -313,7 +331,7 @@ def test_files_that_are_no_such_model_are_errors(quality_model):
         ({"lid_model": "text.bin"}, "text.bin: "),
         ({"quality_model": vectors}, "word vectors"),
         ({"quality_model": str(SHIPPED_MODEL)}, "__label__good is not among them"),
-        ({"rules": "gofer"}, "gofer: neither a file nor one of the presets c4, dsllm, gopher"),
+        ({"rules": "gofer"}, "gofer: neither a file nor one of the presets c4, dsllm, fineweb, gopher"),
     ):
         with pytest.raises(InputError) as caught:
             run_filter(path, **settings)
@@ -477,7 +495,7 @@ def test_plan_reads_no_document():
         FilterConfig(rules="c4"), ["in.jsonl"], "out", options=RunOptions(), reporter=Reporter(is_quiet=True)
     )
     assert found["n_bytes_to_read"] == 9
-    assert found["tests"] == ["n_lorem_ipsum", "n_curly_brackets", "n_kept_sentences"]
+    assert found["tests"] == ["n_lorem_ipsum", "n_curly_brackets", "n_line_sentences", "n_sentences"]
     assert not Path("out").exists()
 
 

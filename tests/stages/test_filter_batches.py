@@ -1,6 +1,7 @@
 """A batch as columns: whichever way it is read, and whatever is changed in its lines."""
 
 import json
+import re
 
 import numpy as np
 import orjson
@@ -8,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsllm.errors import ConfigError
 from dsllm.io.documents import Batch
 from dsllm.io.edit import add_field, replace_text
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import Filter
-from dsllm.stages.filter.rules import first_broken, read_rules
+from dsllm.stages.filter.rules import first_broken, read_line_cut, read_rules
 from dsllm.stages.filter.table import Table, read_documents
 from dsllm.text.page import Page
 from dsllm.text.texts import Texts
@@ -119,3 +121,44 @@ def test_a_batch_without_documents_is_nothing():
         part = Filter(FilterConfig(annotate=annotate))(batch_of(b"\n \n"))
         assert part.lines == b""
         assert part.counts["n_documents"] == 0
+
+
+def c4_lines():
+    texts = [
+        "Home | About\nThe river is wide. It has risen since Tuesday. We have a boat.\n"
+        "You must enable JavaScript.\nThe road is under water. Nobody in the valley is angry.",
+        'The river is wide. It has risen since Tuesday. We have a boat. It is "old". It leaks.',
+        "Home | About",
+    ]
+    rows = [{"n": 1.50, "text": text, "id": at} for at, text in enumerate(texts)]
+    return [json.dumps(row).encode() + b"\n" for row in rows]
+
+
+@pytest.mark.parametrize("is_sure", [True, False])
+def test_cut_lines_are_left_out_of_the_text_and_nothing_else_changes(is_sure):
+    lines = c4_lines()
+    task = Filter(FilterConfig(rules="c4", lid_model="script", rejected="aside"))
+    part = task(batch_of(b"".join(lines) + (b"" if is_sure else UNSURE)))
+    first, second = part.lines.splitlines(keepends=True)
+    assert first == (
+        b'{"n": 1.5, "text": "The river is wide. It has risen since Tuesday. We have a boat.\\n'
+        b'The road is under water. Nobody in the valley is angry.", "id": 0}\n'
+    )
+    assert second == lines[1]
+    assert part.counts["n_kept_bytes"] == len(first) + len(second)
+    aside = orjson.loads(part.side["rejected"].splitlines()[0])
+    assert (aside["text"], aside["dsllm_filter"]["rule"]) == ("", "n_line_sentences")
+
+
+def test_line_cuts_that_cannot_be_are_errors(tmp_path):
+    path = tmp_path / "rules.toml"
+    for content, message in (
+        ("lines = 1", "1 is no table"),
+        ("[lines]\nend = ['.']", "unknown key 'end'"),
+        ("[lines]\nends = '.'", "ends is '.'"),
+        ("[lines]\nmin_words = true", "min_words is True"),
+        ("[lines]\nwithout = ['a']", "too short"),
+    ):
+        path.write_text(content + "\n[[rules]]\nfeature = 'n_words'\nmin = 1\n")
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            read_line_cut(str(path))

@@ -114,21 +114,6 @@ def test_grams_agree_with_counting_them_all(seed):
         assert FEATURES[f"top_{n}_gram_char_frac"](page) == pytest.approx(expected)
 
 
-def test_lines_that_c4_keeps():
-    lines = [
-        "This line has five words.",  # kept, one sentence
-        "Short line here.",  # three words
-        "This line has no end mark",
-        "This line ends in dots...",
-        "You must enable javascript to see it.",
-        "Read our privacy policy for more of this.",
-        'He said: "Is it so? It is so!"',  # kept, two sentences
-        "今天天气很好，我们去公园。",  # kept, one sentence
-        "再见。",  # two words
-    ]
-    assert feature("n_kept_sentences", "\n".join(lines)) == 4
-
-
 @pytest.mark.parametrize("text", ["", "\n\n", "!!!", "   ", "{", "。"])
 def test_every_feature_of_nothing_is_a_number(text):
     for name, compute in FEATURES.items():

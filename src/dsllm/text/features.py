@@ -18,7 +18,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text import scan
 from dsllm.text.page import Page, share
 from dsllm.text.stop_words import STOP_WORDS
 from dsllm.text.term_features import TERM_FEATURES
@@ -38,7 +37,6 @@ LOREM_IPSUM = "lorem ipsum"
 JAVASCRIPT = "javascript"
 SHORT_LINE_CHARS = 30
 SHORT_LINE_CJK_CHARS = 12
-MIN_LINE_WORDS = 5  # of a line that C4 keeps
 
 
 def n_words(page: Page) -> float:
@@ -142,13 +140,9 @@ def n_sentences(page: Page) -> float:
     return len(SENTENCE_ENDS.findall(page.text))
 
 
-def n_kept_sentences(page: Page) -> float:
-    """Number of sentences in the lines that C4 would keep.
-
-    These end in terminal punctuation but not in an ellipsis, have at least five words, mention no javascript
-    and no policy. A line has at least one sentence.
-    """
-    return sum(max(1, len(SENTENCE_ENDS.findall(line))) for line in page.lines if _is_kept_by_c4(line))
+def line_feed_per_word(page: Page) -> float:
+    """Line feeds per word."""
+    return share(page.text.count("\n"), len(page.words))
 
 
 def terminal_line_frac(page: Page) -> float:
@@ -196,7 +190,7 @@ FEATURES: dict[str, Feature] = {
             *(n_words, mean_word_chars, hash_per_word, ellipsis_per_word, bullet_line_frac),
             *(ellipsis_line_frac, alphabetic_word_frac, n_stop_words, stop_word_frac, duplicate_line_frac),
             *(duplicate_line_char_frac, duplicate_paragraph_frac, duplicate_paragraph_char_frac),
-            *(n_sentences, n_kept_sentences, terminal_line_frac, short_line_frac, n_curly_brackets),
+            *(n_sentences, line_feed_per_word, terminal_line_frac, short_line_frac, n_curly_brackets),
             *(n_lorem_ipsum, javascript_line_frac, policy_line_frac, chars_per_punctuation),
         )
     },
@@ -232,13 +226,3 @@ def _ends_in_ellipsis(line: str) -> bool:
 def _has_policy(line: str) -> bool:
     lower = line.lower()
     return any(phrase in lower for phrase in POLICY_PHRASES)
-
-
-def _is_kept_by_c4(line: str) -> bool:
-    return (
-        line.endswith(TERMINALS)
-        and not _ends_in_ellipsis(line)
-        and JAVASCRIPT not in line.lower()
-        and not _has_policy(line)
-        and len(scan.words(line)) >= MIN_LINE_WORDS
-    )

@@ -82,6 +82,7 @@ def _features() -> dict[str, Feature]:
         "duplicate_paragraph_char_frac": Feature(
             _LINES + lines.PARAGRAPH_DUPLICATE_CHARS, chars, line | mark
         ),
+        "line_feed_per_word": Feature(_LINES + lines.LINE_FEEDS, n_words, word | line),
         "n_sentences": Feature(_MARKS + marks.SENTENCE_ENDS, None, mark),
         "terminal_line_frac": Feature(_LINES + lines.TERMINALS, n_lines, line),
         "short_line_frac": Feature(_LINES + lines.SHORT, n_lines, line),

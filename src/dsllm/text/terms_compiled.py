@@ -79,9 +79,8 @@ def measure_terms(
     `counts` (int64, N_TERM_COUNTS) gets what the constants above name.
     """
     n_terms = n_chars = n_words = n_word_chars = n_alphabetic = n_sentences = 0
-    stops_seen = np.int64(0)
+    stops_seen, place = np.int64(0), start
     is_first, has_ended = True, False  # in a line; behind an end mark
-    place = start
     while place < end:
         _high, letters, digits, _others, spaces, _line_ends = ascii_masks(data, place)
         n_plain = min(count_trailing_zeros(~(letters | digits)), end - place)
@@ -101,12 +100,8 @@ def measure_terms(
         n_pieces = 1 + has_mark
         ends[0], ends[1] = place, place + 1
         if is_plain:  # a word, and perhaps one mark
-            value = hash_word(data, first, place)
-            maybe = known_filter[np.int64(value * _STEP >> np.uint64(52))]
-            if has_mark:
-                whole = hash_word(data, first, place + 1)
-                maybe |= known_filter[np.int64(whole * _STEP >> np.uint64(52))]
-            is_plain = not maybe & _MAYBE_KNOWN
+            value, is_known = _hash_plain(data, first, place, has_mark, known_filter)
+            is_plain = not is_known
             place += has_mark and is_plain
         if not is_plain:
             if not is_over:
@@ -129,26 +124,33 @@ def measure_terms(
                 value = hash_word(data, first, last)
             hashes[n_terms] = value
             chars_before[n_terms] = n_chars
-            n_terms += 1
-            n_chars += length
+            n_terms, n_chars = n_terms + 1, n_chars + length
             n_words += is_word
             n_word_chars += length if is_word else 0
             n_alphabetic += has_letter
             if known_filter[np.int64(value * _STEP >> np.uint64(52))] & _MAYBE_STOP:
                 for stop in range(len(stops)):
                     stops_seen |= np.int64(stops[stop] == value) << stop
-            if is_first:
-                n_sentences += 1
-                is_first = has_ended = False
-            elif has_ended and not is_end and not is_mark:
-                n_sentences += 1
-                has_ended = False
-            has_ended = has_ended or is_end
+            begins = is_first or (has_ended and not is_end and not is_mark)
+            n_sentences += begins
+            has_ended = is_end or (has_ended and not begins)
+            is_first = False
             first = last
     chars_before[n_terms] = n_chars
     counts[TERMS], counts[TERM_WORDS], counts[TERM_WORD_CHARS] = n_terms, n_words, n_word_chars
     counts[ALPHABETIC], counts[SENTENCES] = n_alphabetic, n_sentences
     counts[DIFFERENT_STOPS] = count_ones(np.uint64(stops_seen))
+
+
+@compiled
+def _hash_plain(data, first, last, has_mark, known_filter):
+    """Hash a word, and tell whether it may be an exception, with the mark behind it or without."""
+    value = hash_word(data, first, last)
+    maybe = known_filter[np.int64(value * _STEP >> np.uint64(52))]
+    if has_mark:
+        whole = hash_word(data, first, last + 1)
+        maybe |= known_filter[np.int64(whole * _STEP >> np.uint64(52))]
+    return value, maybe & _MAYBE_KNOWN != 0
 
 
 @compiled

@@ -22,9 +22,13 @@ class FilterConfig(DocumentSettings):
         0.5, "Probability that the language must have, by the language model.", min=0, max=1
     )
     lid_model: str | None = setting(
-        None, "fastText language model to use in place of the shipped one: lid.176.ftz, lid.176.bin."
+        None,
+        "fastText language model to use in place of the shipped one: lid.176.ftz, lid.176.bin; `script` "
+        "looks at the letters alone: zh, ja, ko, en for what is in Latin letters, other, none.",
     )
-    rules: str = setting("dsllm", "Rules: the preset dsllm, gopher or c4, a TOML file of your own, or none.")
+    rules: str = setting(
+        "dsllm", "Rules: the preset dsllm, gopher, c4 or fineweb, a TOML file of your own, or none."
+    )
     quality_model: str | None = setting(
         None, "fastText classifier with the label __label__good; without one quality is not judged."
     )

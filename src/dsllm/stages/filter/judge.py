@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.io.documents import Batch
-from dsllm.io.edit import add_field, replace_text
+from dsllm.io.edit import add_field
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.counts import count
-from dsllm.stages.filter.rules import Rule, read_rules
-from dsllm.stages.filter.steps import ExemptSources, Languages, Quality, Rules, Step
+from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
+from dsllm.stages.filter.scripts import BY_SCRIPT, Scripts
+from dsllm.stages.filter.steps import CutLines, ExemptSources, Languages, Quality, Rules, Step
 from dsllm.stages.filter.table import Documents, Mask, Table, read_documents
 from dsllm.workers.documents import Part
 
@@ -42,8 +43,11 @@ class Filter:
         steps: list[Step] = []
         if config.exempt_sources:
             steps.append(ExemptSources(config.exempt_sources))
-        model = LanguageModel(config.lid_model)
+        model = Scripts() if config.lid_model == BY_SCRIPT else LanguageModel(config.lid_model)
         steps.append(Languages(model, config.languages, config.min_language_confidence))
+        cut = read_line_cut(config.rules)
+        if cut is not None:
+            steps.append(CutLines(cut))
         if self.rules:
             steps.append(Rules(self.rules))
         if config.quality_model is not None:
@@ -96,7 +100,7 @@ class Filter:
         for place in places.tolist():
             line = documents.line(place)
             if table.is_edited[place]:
-                line = replace_text(line, self.config.text_field, table.texts.text(place))
+                line = documents.line_with(place, table.texts.text(place), self.config.text_field)
             sizes[place] = len(line)
             if has_found:
                 line = add_field(line, FIELD, describe(table, place, has_features=self.config.annotate))

@@ -8,10 +8,16 @@
     languages = ["en"]          # only for these; without, for every language
     except_languages = ["zh"]   # or: for all but these
 
-The order of the file is the order of the tests. Source code and text without letters are no language: only
-rules that name `code` or `none` are for them.
+    [lines]                     # optional: lines that stay; see dsllm.text.cut_lines.LineCut for the keys
+    ends = [".", "?", "!"]
+    min_words = 3
+
+Lines are cut first, of documents in any natural language, and the rules look at what is left, which is then
+the document's text. The order of the file is the order of the tests. Source code and text without letters are
+no language: only rules that name `code` or `none` are for them.
 """
 
+import dataclasses
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.errors import ConfigError, InputError
+from dsllm.text.cut_lines import LineCut
 from dsllm.text.features import FEATURES
 from dsllm.text.page import Page
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
 NO_RULES = "none"
+MIN_PHRASE_BYTES = 3
 NOT_PROSE = frozenset({"code", "none"})
 
 
@@ -111,20 +119,60 @@ def read_rules(preset_or_file: str) -> tuple[Rule, ...]:
         InputError: no such preset or file.
         ConfigError: the file is no TOML, or a rule in it cannot be.
     """
-    path = rules_path(preset_or_file)
+    return _read_file(rules_path(preset_or_file))[0]
+
+
+def read_line_cut(preset_or_file: str) -> LineCut | None:
+    """Read which lines a preset or a file cuts; None for none.
+
+    Raises:
+        InputError: as `read_rules`.
+        ConfigError: as `read_rules`.
+    """
+    return _read_file(rules_path(preset_or_file))[1]
+
+
+def _read_file(path: Path | None) -> tuple[tuple[Rule, ...], LineCut | None]:
     if path is None:
-        return ()
+        return (), None
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not TOML: {error}", hint="mend the file at that place") from None
     rules = table.pop("rules", None)
+    lines = _read_lines(table.pop("lines", None), f"{path}, [lines]")
     if table or not isinstance(rules, list):
         raise ConfigError(
             f"{path}: {', '.join(table) or 'no rules'} at the top level",
             hint="write each rule under [[rules]]",
         )
-    return tuple(_read_rule(rule, f"{path}, rule {at}") for at, rule in enumerate(rules, start=1))
+    return tuple(_read_rule(rule, f"{path}, rule {at}") for at, rule in enumerate(rules, start=1)), lines
+
+
+def _read_lines(values: Any, place: str) -> LineCut | None:
+    """Read what `[lines]` says."""
+    if values is None:
+        return None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{place}: {values!r} is no table", hint="write its keys under [lines]")
+    known = {field.name: field for field in dataclasses.fields(LineCut)}
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{place}: unknown key {key!r}", hint=f"known keys: {', '.join(known)}")
+        default = known[key].default
+        kind = list if isinstance(default, tuple) else bool if isinstance(default, bool) else int
+        items = value if isinstance(value, list) else ["item"]
+        if type(value) is not kind or not all(isinstance(item, str) and item for item in items):
+            raise ConfigError(f"{place}: {key} is {value!r}", hint=f"give a {kind.__name__}")
+        found[key] = tuple(value) if isinstance(value, list) else value
+    if any(len(phrase.encode()) < MIN_PHRASE_BYTES for phrase in found.get("without", ())):
+        raise ConfigError(f"{place}: a phrase in without is too short", hint="give three letters or more")
+    return LineCut(**{**found, "without": tuple(map(_lower_ascii, found.get("without", ())))})
+
+
+def _lower_ascii(phrase: str) -> str:
+    return phrase.encode().lower().decode()
 
 
 def _read_rule(values: Any, place: str) -> Rule:

@@ -15,6 +15,7 @@ from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, Qualit
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import REJECTED, Filter
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
+from dsllm.stages.filter.scripts import BY_SCRIPT
 from dsllm.workers.documents import map_documents
 
 STAGE = "filter"
@@ -90,7 +91,8 @@ def summarise(counts: dict[str, int], order: Sequence[str]) -> dict[str, Any]:
 def _check(config: FilterConfig) -> tuple[Any, ...]:
     """Read rules and models once before any worker does, so that their faults are told at once."""
     rules = read_rules(config.rules)
-    LanguageModel(config.lid_model)
+    if config.lid_model != BY_SCRIPT:
+        LanguageModel(config.lid_model)
     if config.quality_model is not None:
         QualityModel(config.quality_model)
     return rules
@@ -100,7 +102,8 @@ def _more_inputs(config: FilterConfig) -> list[str | None]:
     """List the files beside the documents that the result depends on."""
     path = rules_path(config.rules)
     own_rules = None if path is None or config.rules in PRESETS else str(path)
-    return [config.lid_model, config.quality_model, own_rules]
+    lid_model = None if config.lid_model == BY_SCRIPT else config.lid_model
+    return [lid_model, config.quality_model, own_rules]
 
 
 def _tell(summary: dict[str, Any], reporter: Reporter) -> None:

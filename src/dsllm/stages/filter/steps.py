@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
-from dsllm.stages.filter.rules import Rule
+from dsllm.stages.filter.rules import NOT_PROSE, Rule
+from dsllm.stages.filter.scripts import Scripts
 from dsllm.stages.filter.table import UNKNOWN, Table
+from dsllm.text.cut_lines import LineCut
+from dsllm.text.cut_lines_compiled import cut_texts
 from dsllm.text.features_compiled import measure
 
 ANY_LANGUAGE = "any"
@@ -35,7 +38,7 @@ class ExemptSources:
 class Languages:
     """Documents must be of a wanted language, with some confidence."""
 
-    model: LanguageModel
+    model: LanguageModel | Scripts
     wanted: tuple[str, ...]
     min_confidence: float
 
@@ -52,6 +55,18 @@ class Languages:
             table.test("language", is_other, names, list(self.wanted))
         is_unsure = table.looked_at & (table.confidence < self.min_confidence)
         table.test("language_confidence", is_unsure, table.confidence, self.min_confidence)
+
+
+@dataclass(frozen=True)
+class CutLines:
+    """Lines are cut out of the documents that are text in a natural language."""
+
+    cut: LineCut
+
+    def __call__(self, table: Table) -> None:
+        """Edit the texts; the tests that follow look at what is left."""
+        wanted = table.looked_at & ~table.is_language(NOT_PROSE)
+        table.edit(*cut_texts(table.texts, self.cut, wanted))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import orjson
 from numpy.typing import NDArray
 
 from dsllm.io.documents import BadLine, Batch, parse_fields
+from dsllm.io.edit import replace_text
 from dsllm.text.json_lines import lines_of, read_values
 from dsllm.text.texts import Texts
 
@@ -43,6 +44,14 @@ class Documents:
         """Give a document's line, with its line feed."""
         line = self.batch.lines[self.starts[place] : self.ends[place]]
         return line if line.endswith(b"\n") else line + b"\n"
+
+    def line_with(self, place: int, text: str, text_field: str) -> bytes:
+        """Give a document's line with another text in it, all else byte for byte where that can be."""
+        line = self.line(place)
+        first, last = (self.text_spans[place] - self.starts[place]).tolist()
+        if self.text_spans[place, 1]:
+            return line[:first] + orjson.dumps(text) + line[last:]
+        return replace_text(line, text_field, text)
 
     def sizes(self) -> NDArray[np.int64]:
         """Give the bytes of each line, line feed included."""
