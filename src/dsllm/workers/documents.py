@@ -25,13 +25,15 @@ from dsllm.workers.passes import map_by_source
 class Part:
     """What a task makes of one batch.
 
-    `lines` go to the output, `side` to other folders by name, `bad` aside; `counts` are added up.
+    `lines` go to the output, `side` to other folders by name, `bad` aside; `counts` are added up. `note` is
+    for who called, see `map_documents`, and is not kept.
     """
 
     lines: bytes = b""
     side: dict[str, bytes] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     bad: list[BadLine] = field(default_factory=list)
+    note: Any = None
 
 
 Task = Callable[[Batch], Part]
@@ -51,13 +53,15 @@ def map_documents(
     more_inputs: Sequence[str | None] = (),
     sources: list[Source] | None = None,
     read: Callable[[Source], Iterator[Batch]] = read_batches,
+    see: Callable[[Any], None] | None = None,
 ) -> dict[str, int]:
     """Run `task` over all documents of `inputs` into `output`; return the summed counts.
 
     `side_folders` says where each side stream goes; `more_inputs` are the other files that the result depends
     on (models, rules). `sources` are the files behind `inputs`, where they are known; `read` gives the
     batches of one, asked for in their order. `content` is asked at the end what the manifest has to say.
-    Counts must have `n_documents` (read) and `n_kept`.
+    Counts must have `n_documents` (read) and `n_kept`. `see` is given the notes of the batches, in order;
+    those of sources that an interrupted run had finished are gone.
 
     Raises:
         InputError: no document in any input.
@@ -82,7 +86,7 @@ def map_documents(
         out = None if output == "-" else open_folder(output)
         sides = {name: open_folder(path, side_of=output) for name, path in (side_folders or {}).items()}
         bar = stack.enter_context(reporter.bar(stage, total=total_bytes(sources), unit="bytes"))
-        run = _Run(task, config, sources, read, sides, options, reporter, bar)
+        run = _Run(task, config, sources, read, sides, options, reporter, bar, see)
         counts = run.to_folder(out) if out else run.to_stdout(options.skipped)
         if not counts.get("n_documents") and not counts.get("n_skipped"):
             raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
@@ -102,6 +106,7 @@ class _Run:
     options: RunOptions
     reporter: Reporter
     bar: Bar
+    see: Callable[[Any], None] | None = None
 
     def to_folder(self, out: OutputFolder) -> dict[str, int]:
         """Write a shard per source, passing over those that an interrupted run finished."""
@@ -175,6 +180,8 @@ class _Run:
                 writer.write(part.side.get(key, b"") if key else part.lines)
             counts.update(part.counts)
             bad += part.bad
+            if self.see is not None and part.note is not None:
+                self.see(part.note)
         if bad:
             counts["n_skipped"] += len(bad)
         return dict(counts), bad

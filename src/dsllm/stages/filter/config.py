@@ -41,6 +41,11 @@ class FilterConfig(DocumentSettings):
     annotate: bool = setting(
         False, "Keep every document, with what the tests found added to it in the field dsllm_filter."
     )
+    explain: bool = setting(
+        False,
+        "Make every test of every document and tell, for each: what it removes alone and together with "
+        "others, by language and source, and documents at its border. What is kept is the same.",
+    )
     rejected: str | None = setting(
         None, "Folder for the rejected documents, each with the reason in the field dsllm_filter."
     )

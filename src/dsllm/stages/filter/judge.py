@@ -13,6 +13,7 @@ from dsllm.io.edit import add_field
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.counts import count
+from dsllm.stages.filter.explain import explain
 from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
 from dsllm.stages.filter.scripts import BY_SCRIPT, Scripts
 from dsllm.stages.filter.steps import CutLines, ExemptSources, Languages, Quality, Rules, Step
@@ -73,11 +74,12 @@ class Filter:
         if config.rejected is not None:
             side[REJECTED] = self._written(table, np.flatnonzero(~is_kept), has_found=True)[0]
         counts = count(table, is_kept, sizes)
-        return Part(lines=lines, side=side, counts=counts, bad=documents.bad)
+        note = explain(table) if config.explain else None
+        return Part(lines=lines, side=side, counts=counts, bad=documents.bad, note=note)
 
     def judge(self, documents: Documents) -> Table:
-        """Make the tests, each of the documents that those before have left, or with `annotate` of all."""
-        table = Table(documents, is_thorough=self.config.annotate)
+        """Make the tests, each of the documents that those before have left, or if asked of all."""
+        table = Table(documents, is_thorough=self.config.annotate or self.config.explain)
         for step in self.steps:
             step(table)
         return table

@@ -13,6 +13,7 @@ from dsllm.io.sources import find_sources, total_bytes
 from dsllm.progress import Reporter
 from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
+from dsllm.stages.filter.explain import Explanation
 from dsllm.stages.filter.judge import REJECTED, Filter
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
@@ -35,6 +36,7 @@ def run(
     content: dict[str, Any] = {}
     if config.lid_model is None:
         content["language_model_sha256"] = file_sha256(SHIPPED_MODEL)
+    explanation = Explanation()
     counts = map_documents(
         Filter(config),
         stage=STAGE,
@@ -46,10 +48,18 @@ def run(
         side_folders={REJECTED: config.rejected} if config.rejected is not None else {},
         content=lambda: content,
         more_inputs=_more_inputs(config),
+        see=explanation.add,
     )
     order = ["language", "language_confidence", *dict.fromkeys(rule.name for rule in rules), "quality"]
     summary = summarise(counts, order)
     _tell(summary, reporter)
+    if config.explain:
+        if explanation.n_documents < counts.get("n_documents", 0):
+            reporter.say(
+                "dsllm: explained are the documents of this run; some shards were finished before it"
+            )
+        explanation.tell(reporter)
+        summary["explained"] = explanation.to_dict()
     return summary
 
 

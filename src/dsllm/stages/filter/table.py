@@ -25,6 +25,7 @@ class Documents:
 
     `starts` and `ends` say where each one's line is in `batch.lines`, its line feed included, which the last
     may lack. `fields` has the values of other fields as they are written, "null" where there is none.
+    `places` says which line of the batch each one is, counted from 0.
     `text_spans`, shape (n, 2), says where in `batch.lines` the texts are as they are written, quotes and all;
     (0, 0) where that was not found out.
     """
@@ -34,11 +35,16 @@ class Documents:
     starts: Places
     ends: Places
     text_spans: NDArray[np.int64]
+    places: Places
     fields: dict[str, list[bytes]]
     bad: list[BadLine]
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def line_number(self, place: int) -> int:
+        """Say which line of its file a document is, counted from 1."""
+        return self.batch.first_line + int(self.places[place])
 
     def line(self, place: int) -> bytes:
         """Give a document's line, with its line feed."""
@@ -83,13 +89,14 @@ def read_documents(
             for at, name in enumerate(fields, start=1)
         }
         places = found.places
-        return Documents(batch, found.texts, starts[places], ends[places], found.spans[:, 0], raws, [])
+        spans = found.spans[:, 0]
+        return Documents(batch, found.texts, starts[places], ends[places], spans, places, raws, [])
     numbered, bad = parse_fields(batch, text_field=text_field, on_error=on_error)
     places = np.array([number - batch.first_line for number, _, _ in numbered], np.int64)
     texts = Texts.join([values[text_field].encode() for _, _, values in numbered])
     raws = {name: [orjson.dumps(values.get(name)) for _, _, values in numbered] for name in fields}
     no_spans = np.zeros((len(numbered), 2), np.int64)
-    return Documents(batch, texts, starts[places], ends[places], no_spans, raws, bad)
+    return Documents(batch, texts, starts[places], ends[places], no_spans, places, raws, bad)
 
 
 @dataclass(frozen=True)
