@@ -114,7 +114,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, help="take one document of so many")
     parser.add_argument("--most", type=int, default=5000, help="take no more documents")
     parser.add_argument("--show", type=int, default=12, help="kinds of disagreement to print")
-    parser.add_argument("--environments", type=Path, default=Path(__file__).parent / "environments")
+    parser.add_argument("--environments", type=Path, default=Path(__file__).with_name(".peers"))
     return parser.parse_args()
 
 

@@ -138,6 +138,11 @@ def _term_features() -> dict[str, Feature]:
 FEATURES = _features()
 
 
+def is_quick(name: str) -> bool:
+    """Tell whether a feature needs no words: it takes a small part of the time of one that does."""
+    return FEATURES[name].needs <= {"marks", "lines", "phrases"}
+
+
 def measure(
     texts: Texts, languages: Sequence[str], names: Sequence[str], wanted: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
@@ -190,13 +195,14 @@ def _measure(
     n_slots = 64
     while n_slots < 4 * (longest + 2):
         n_slots *= 2
-    room, slot_counts = np.empty(n_slots, np.uint64), np.empty(n_slots, np.int64)
+    room, gram_room = np.empty(n_slots, np.uint64), np.empty(n_slots, np.int64)
     slots, places, keys = np.empty(n_most, np.int64), np.empty(n_most, np.int64), np.empty(n_most, np.uint64)
     hashes, chars_before = np.empty(n_most, np.uint64), np.empty(n_most + 1, np.int64)
     hits, hit_groups = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
     mark_counts, line_counts = np.zeros(N_MARKS, np.int64), np.zeros(N_LINE_COUNTS, np.int64)
     word_counts, term_counts = np.zeros(N_WORD_COUNTS, np.int64), np.zeros(N_TERM_COUNTS, np.int64)
-    grams = (room, slot_counts, slots, places, keys)
+    kinds = np.empty(n_most, np.uint8)
+    grams = (gram_room, slots, places, keys)
     start = 0
     for text in range(len(ends)):
         end = ends[text]
@@ -231,8 +237,8 @@ def _measure(
             _count_grams(hashes, chars_before, word_counts[0], max_n, grams, row, 0)
         if has_terms:
             measure_terms(
-                data, start, end, term_classes, known_filter, known, cuts, stop_terms, hits, places, hashes,
-                chars_before, term_counts,
+                data, start, end, term_classes, known_filter, known, cuts, stop_terms, hits, places, slots,
+                kinds, hashes, chars_before, term_counts,
             )  # fmt: skip
             row[_TERMS : _TERMS + N_TERM_COUNTS] = term_counts
             _count_grams(hashes, chars_before, term_counts[0], max_term_n, grams, row, _OF_TERMS)
@@ -243,11 +249,9 @@ def _measure(
 def _count_grams(hashes, chars_before, n_words, max_n, grams, row, offset):
     if max_n == 0:
         return
-    room, slot_counts, slots, places, keys = grams
+    room, slots, places, keys = grams
     top, duplicate = np.zeros((MAX_N + 1, 2)), np.zeros((MAX_N + 1, 2))
-    measure_grams(
-        hashes, chars_before, n_words, max_n, room, slot_counts, slots, places, keys, top, duplicate
-    )
+    measure_grams(hashes, chars_before, n_words, max_n, room, slots, places, keys, top, duplicate)
     row[_TOP + offset : _TOP + offset + _OF_TERMS] = top.ravel()
     row[_DUPLICATE + offset : _DUPLICATE + offset + _OF_TERMS] = duplicate.ravel()
 

@@ -15,7 +15,7 @@ _ONE = np.uint64(1)
 
 
 @compiled
-def measure_grams(hashes, chars_before, n_words, max_n, room, counts, slots, places, keys, top, duplicate):
+def measure_grams(hashes, chars_before, n_words, max_n, room, slots, places, keys, top, duplicate):
     """Count the characters in recurring n-grams of words, n = 2 .. max_n.
 
     Args:
@@ -23,8 +23,7 @@ def measure_grams(hashes, chars_before, n_words, max_n, room, counts, slots, pla
         chars_before: int64 (n_words + 1,): the characters of the words before each one.
         n_words: how many there are.
         max_n: the longest n-gram that is asked for.
-        room: uint64 with room for a table: a power of two, at least 2 * n_words.
-        counts: int64 of the same length.
+        room: int64 with room for a table, a key and a count in turns: a power of two, at least 4 * n_words.
         slots: int64 with room for n_words.
         places: int64 with room for n_words.
         keys: uint64 with room for n_words.
@@ -39,52 +38,52 @@ def measure_grams(hashes, chars_before, n_words, max_n, room, counts, slots, pla
         places[index] = index
         keys[index] = hashes[index]
     for n in range(2, max_n + 1):
-        n_places = _count_grams(hashes, n_words, n, n_places, room, counts, slots, places, keys)
+        n_places = _count_grams(hashes, n_words, n, n_places, room, slots, places, keys)
         if n <= MAX_TOP_N:
-            _find_top(chars_before, n_words, n, n_places, counts, slots, places, top[n])
-        n_places = _keep_recurring(n_places, counts, slots, places, keys)
+            _find_top(chars_before, n_words, n, n_places, room, slots, places, top[n])
+        n_places = _keep_recurring(n_places, room, slots, places, keys)
         if n_places == 0:
             break
         if n >= MIN_DUPLICATE_N:
-            _find_duplicate(chars_before, n, n_places, counts, slots, places, duplicate[n])
+            _find_duplicate(chars_before, n, n_places, room, slots, places, duplicate[n])
     for n in range(2, min(MAX_TOP_N, max_n, n_words) + 1):
         if top[n, 1] == 0:  # none recurs: the first one, once
             top[n, 1] = chars_before[n] + n - 1
 
 
 @compiled
-def _count_grams(hashes, n_words, n, n_places, room, counts, slots, places, keys):
+def _count_grams(hashes, n_words, n, n_places, room, slots, places, keys):
     """Lengthen the grams at `places` by a word and count equal ones; returns the number of places left."""
     while n_places and places[n_places - 1] > n_words - n:
         n_places -= 1
     size = 64
-    while size < 2 * n_places:
+    while size < 4 * n_places:
         size *= 2
-    mask = np.uint64(size - 1)
-    room[:size] = np.uint64(0)
+    mask = np.int64(size - 2)
+    room[:size] = 0
     for index in range(n_places):
         key = (keys[index] ^ keys[index] >> np.uint64(29)) * _STEP + hashes[places[index] + n - 1]
         key ^= key >> np.uint64(32)
         key = max(key, _ONE)
         keys[index] = key
-        slot = key * _STEP >> np.uint64(20) & mask
-        while room[slot] != key:
-            if room[slot] == np.uint64(0):
-                room[slot] = key
-                counts[slot] = 0
+        wanted = np.int64(key)
+        slot = np.int64(key * _STEP >> np.uint64(20)) & mask
+        while room[slot] != wanted:
+            if room[slot] == 0:
+                room[slot] = wanted
                 break
-            slot = (slot + _ONE) & mask
-        counts[slot] += 1
-        slots[index] = np.int64(slot)
+            slot = (slot + 2) & mask
+        room[slot + 1] += 1
+        slots[index] = slot + 1
     return n_places
 
 
 @compiled
-def _find_top(chars_before, n_words, n, n_places, counts, slots, places, found):
+def _find_top(chars_before, n_words, n, n_places, room, slots, places, found):
     most = np.int64(1)
     longest = first = np.int64(0)
     for index in range(n_places):
-        count = counts[slots[index]]
+        count = room[slots[index]]
         if count < most or count == 1:
             continue
         n_chars = chars_before[places[index] + n] - chars_before[places[index]]
@@ -97,35 +96,35 @@ def _find_top(chars_before, n_words, n, n_places, counts, slots, places, found):
 
 
 @compiled
-def _keep_recurring(n_places, counts, slots, places, keys):
+def _keep_recurring(n_places, room, slots, places, keys):
     n_kept = 0
     for index in range(n_places):
-        if counts[slots[index]] > 1:
+        if room[slots[index]] > 1:
             places[n_kept], keys[n_kept], slots[n_kept] = places[index], keys[index], slots[index]
             n_kept += 1
     return n_kept
 
 
 @compiled
-def _find_duplicate(chars_before, n, n_places, counts, slots, places, found):
+def _find_duplicate(chars_before, n, n_places, room, slots, places, found):
     """Go through the places in order; a count that is negative marks a gram that has occurred."""
     n_once = n_jumped = np.int64(0)
     covered = next_start = np.int64(0)
     for index in range(n_places):
-        place, count = places[index], counts[slots[index]]
+        place, count = places[index], room[slots[index]]
         end_chars = chars_before[place + n]
         if count < 0:
             n_once += end_chars - chars_before[max(place, covered)]
             covered = place + n
         else:
-            counts[slots[index]] = -count
+            room[slots[index]] = -count
     for index in range(n_places):  # back to positive, this time for those that are not jumped over
         place = places[index]
         if place < next_start:
             continue
-        if counts[slots[index]] > 0:
+        if room[slots[index]] > 0:
             n_jumped += chars_before[place + n] - chars_before[place]
             next_start = place + n
         else:
-            counts[slots[index]] = -counts[slots[index]]
+            room[slots[index]] = -room[slots[index]]
     found[0], found[1] = n_once, n_jumped

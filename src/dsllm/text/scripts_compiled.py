@@ -7,7 +7,7 @@ from dsllm.text.compiled import compiled
 from dsllm.text.scan import CJK
 from dsllm.text.scan_compiled import decode, word_tables
 from dsllm.text.texts import Texts
-from dsllm.text.vector import BLOCK_BYTES, ascii_masks, count_ones, count_trailing_zeros
+from dsllm.text.vector import BLOCK_BYTES, ascii_masks, count_ones, count_trailing_zeros, utf8_masks
 from dsllm.text.words_compiled import alphabetic_characters
 
 # What `count_letters` counts: ASCII letters, other letters, Han characters, kana, Hangul syllables.
@@ -29,16 +29,19 @@ def _count_letters(data, ends, classes, alphabetic, counts):
         end = ends[text]
         row = counts[text]
         while place < end:
-            high, letters, _digits, _others, _spaces, _line_ends = ascii_masks(data, place)
+            letters = ascii_masks(data, place)[1]
+            leads = utf8_masks(data, place)[0]
             n_bytes = min(BLOCK_BYTES, end - place)
             inside = ~np.uint64(0) >> np.uint64(BLOCK_BYTES - n_bytes)
             row[ASCII] += count_ones(letters & inside)
-            high &= inside
+            leads &= inside
             behind = place + n_bytes
-            while high:  # a character beyond ASCII is looked at where it begins
-                index = count_trailing_zeros(high)
-                high &= high - np.uint64(1)
-                if data[place + index] & 0xC0 != 0x80:
+            while leads:  # a character beyond ASCII is looked at where it begins
+                index = count_trailing_zeros(leads)
+                leads &= leads - np.uint64(1)
+                if 0xE5 <= data[place + index] <= 0xE9:
+                    row[HAN] += 1
+                else:
                     _count_wide(data, place + index, classes, alphabetic, row)
             place = behind
 

@@ -22,7 +22,12 @@ N_TERM_COUNTS = 6
 _N_KNOWN = 4096  # slots of the table of exceptions
 _MAX_KNOWN_BYTES = definition.MAX_EXCEPTION_BYTES
 _MAYBE_KNOWN, _MAYBE_STOP = 1, 2  # what the filter says of a hash
-_LINE_FEED = np.uint8(10)
+_LINE_FEED, _STOP, _SPACE = np.uint8(10), np.uint8(0x2E), np.uint8(0x20)
+_IS_ANY, _HAS_LETTER, _IS_FIRST = (
+    1,
+    2,
+    4,
+)  # a term of any characters; an ASCII one with a letter; a line's first
 _ENDS = np.array([ord(each) for each in definition.SENTENCE_ENDS], np.int64)
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _NONE = np.int64(-1)
@@ -71,71 +76,42 @@ def _hash_alone(data, n_bytes):
 
 @compiled
 def measure_terms(
-    data, start, end, classes, known_filter, known, cuts, stops, backs, ends, hashes, chars_before, counts
-):
+    data, start, end, classes, known_filter, known, cuts, stops, backs, starts, ends, kinds, hashes,
+    chars_before, counts,
+):  # fmt: skip
     """Find the terms of `data[start:end]`: their hashes, and the characters of all before each one.
 
-    `classes` .. `stops` are `term_tables`; `backs` and `ends` are int64 with room for a place a byte.
-    `counts` (int64, N_TERM_COUNTS) gets what the constants above name.
+    `classes` .. `stops` are `term_tables`; `backs`, `starts` and `ends` (int64) and `kinds` (uint8) have room
+    for a term a byte. `counts` (int64, N_TERM_COUNTS) gets what the constants above name.
     """
-    n_terms = n_chars = n_words = n_word_chars = n_alphabetic = n_sentences = 0
-    stops_seen, place = np.int64(0), start
-    is_first, has_ended = True, False  # in a line; behind an end mark
-    while place < end:
-        _high, letters, digits, _others, spaces, _line_ends = ascii_masks(data, place)
-        n_plain = min(count_trailing_zeros(~(letters | digits)), end - place)
-        is_over = place + n_plain == end or (n_plain < 64 and spaces >> np.uint64(n_plain) & np.uint64(1))
-        if n_plain == 0 and spaces & np.uint64(1):
-            is_first = is_first or data[place] == _LINE_FEED
-            place += 1
-            continue
-        first = place
-        place += n_plain
-        inside = ~np.uint64(0) >> np.uint64(63 & (64 - n_plain))
-        has_letter = (letters & inside) != np.uint64(0)
-        has_mark = (
-            0 < n_plain < 63 and place < end and _is_last_mark(data, place, end, spaces, n_plain, classes)
-        )
-        is_plain = n_plain > 0 and (is_over or has_mark) and not (has_letter and digits & inside)
-        n_pieces = 1 + has_mark
-        ends[0], ends[1] = place, place + 1
-        if is_plain:  # a word, and perhaps one mark
-            value, is_known = _hash_plain(data, first, place, has_mark, known_filter)
-            is_plain = not is_known
-            place += has_mark and is_plain
-        if not is_plain:
-            if not is_over:
-                place = _span_end(data, place, end, classes)
-            if place == first:  # white space beyond ASCII
-                place += size_of(data, place)
-                continue
-            n_pieces = _cut_span(data, first, place, classes, known_filter, known, cuts, backs, ends)
-        for piece in range(n_pieces):
-            last = ends[piece]
-            length = last - first
-            is_end = is_mark = False
-            is_word = True
-            if piece > 0 or not is_plain:
-                length, all_bits, any_bits, code = _look_at(data, first, last, classes)
-                has_letter = (any_bits & LETTER) != 0
-                is_word = (all_bits & SYMBOL) == 0
-                is_mark = (all_bits & MARK) != 0
-                is_end = is_mark and length == 1 and _is_end(code)
-                value = hash_word(data, first, last)
-            hashes[n_terms] = value
-            chars_before[n_terms] = n_chars
-            n_terms, n_chars = n_terms + 1, n_chars + length
-            n_words += is_word
-            n_word_chars += length if is_word else 0
-            n_alphabetic += has_letter
-            if known_filter[np.int64(value * _STEP >> np.uint64(52))] & _MAYBE_STOP:
-                for stop in range(len(stops)):
-                    stops_seen |= np.int64(stops[stop] == value) << stop
-            begins = is_first or (has_ended and not is_end and not is_mark)
-            n_sentences += begins
-            has_ended = is_end or (has_ended and not begins)
-            is_first = False
-            first = last
+    n_terms = _find_terms(data, start, end, classes, known_filter, known, cuts, backs, starts, ends, kinds)
+    n_chars = n_words = n_word_chars = n_alphabetic = n_sentences = 0
+    stops_seen = np.int64(0)
+    has_ended = False
+    for term in range(n_terms):
+        first, last, kind = starts[term], ends[term], kinds[term]
+        length = last - first
+        is_end, is_mark, is_word = False, False, True
+        has_letter = kind & _HAS_LETTER != 0
+        value = hash_word(data, first, last)
+        if kind & _IS_ANY:
+            length, all_bits, any_bits, code = _look_at(data, first, last, classes)
+            has_letter = (any_bits & LETTER) != 0
+            is_word = (all_bits & SYMBOL) == 0
+            is_mark = (all_bits & MARK) != 0
+            is_end = is_mark and length == 1 and _is_end(code)
+        hashes[term] = value
+        chars_before[term] = n_chars
+        n_chars += length
+        n_words += is_word
+        n_word_chars += length if is_word else 0
+        n_alphabetic += has_letter
+        if known_filter[np.int64(value * _STEP >> np.uint64(52))] & _MAYBE_STOP:
+            for stop in range(len(stops)):
+                stops_seen |= np.int64(stops[stop] == value) << stop
+        begins = kind & _IS_FIRST != 0 or (has_ended and not is_end and not is_mark)
+        n_sentences += begins
+        has_ended = is_end or (has_ended and not begins)
     chars_before[n_terms] = n_chars
     counts[TERMS], counts[TERM_WORDS], counts[TERM_WORD_CHARS] = n_terms, n_words, n_word_chars
     counts[ALPHABETIC], counts[SENTENCES] = n_alphabetic, n_sentences
@@ -143,14 +119,61 @@ def measure_terms(
 
 
 @compiled
-def _hash_plain(data, first, last, has_mark, known_filter):
-    """Hash a word, and tell whether it may be an exception, with the mark behind it or without."""
+def _find_terms(data, start, end, classes, known_filter, known, cuts, backs, starts, ends, kinds):
+    """Say where terms begin and end, and what is known of them already; returns their number."""
+    n_terms = 0
+    is_first = np.uint8(_IS_FIRST)
+    place = start
+    while place < end:
+        _high, letters, digits, _others, spaces, _line_ends = ascii_masks(data, place)
+        n_plain = min(count_trailing_zeros(~(letters | digits)), end - place)
+        if n_plain == 0 and spaces & np.uint64(1):
+            if data[place] == _LINE_FEED:
+                is_first = np.uint8(_IS_FIRST)
+            place += 1
+            continue
+        first = place
+        place += n_plain
+        inside = ~np.uint64(0) >> np.uint64(63 & (64 - n_plain))
+        has_letter = (letters & inside) != np.uint64(0)
+        is_plain = 0 < n_plain < 63 and not (has_letter and digits & inside)
+        has_mark = False
+        if is_plain and place < end and not spaces >> np.uint64(n_plain) & np.uint64(1):
+            has_mark = is_plain = _is_last_mark(data, place, end, spaces, n_plain, classes)
+        if is_plain and n_plain <= _MAX_KNOWN_BYTES:  # but for the exceptions
+            is_plain = not _may_be_known(data, first, place, known_filter)
+            if has_mark and data[place] == _STOP:
+                is_plain = is_plain and not _may_be_known(data, first, place + 1, known_filter)
+        if is_plain:
+            starts[n_terms], ends[n_terms] = first, place
+            kinds[n_terms] = is_first | np.uint8(_HAS_LETTER if has_letter else 0)
+            n_terms += 1
+            if has_mark:
+                starts[n_terms], ends[n_terms], kinds[n_terms] = place, place + 1, _IS_ANY
+                n_terms += 1
+                place += 1
+            if place < end and data[place] == _SPACE:
+                place += 1
+            is_first = np.uint8(0)
+            continue
+        place = _span_end(data, place, end, classes)
+        if place == first:  # white space beyond ASCII
+            place += size_of(data, place)
+            continue
+        n_before = n_terms
+        n_terms = _cut_span(data, first, place, classes, known_filter, known, cuts, backs, ends, n_terms)
+        for term in range(n_before, n_terms):
+            starts[term] = first
+            first = ends[term]
+            kinds[term] = is_first | np.uint8(_IS_ANY)
+            is_first = np.uint8(0)
+    return n_terms
+
+
+@compiled
+def _may_be_known(data, first, last, known_filter):
     value = hash_word(data, first, last)
-    maybe = known_filter[np.int64(value * _STEP >> np.uint64(52))]
-    if has_mark:
-        whole = hash_word(data, first, last + 1)
-        maybe |= known_filter[np.int64(whole * _STEP >> np.uint64(52))]
-    return value, maybe & _MAYBE_KNOWN != 0
+    return known_filter[np.int64(value * _STEP >> np.uint64(52))] & _MAYBE_KNOWN != 0
 
 
 @compiled
@@ -201,9 +224,16 @@ def _is_end(code):
 
 
 @compiled
+def _is_letter(byte):
+    return ord("a") <= byte | 0x20 <= ord("z")
+
+
+@compiled
 def _find_known(data, first, end, known_filter, known, cuts):
     """Find the first cut of an exception; -1 for what is none."""
-    if end - first > _MAX_KNOWN_BYTES:
+    if first >= end or end - first > _MAX_KNOWN_BYTES:
+        return _NONE
+    if not (_is_letter(data[first]) and (data[end - 1] == _STOP or _is_letter(data[end - 1]))):
         return _NONE
     value = hash_word(data, first, end)
     slot = np.int64(value * _STEP >> np.uint64(52))
@@ -217,9 +247,9 @@ def _find_known(data, first, end, known_filter, known, cuts):
 
 
 @compiled
-def _cut_span(data, first, last, classes, known_filter, known, cuts, backs, ends):
-    """Cut what stands between white space, as `terms.cut_span`: `ends` gets where each term ends."""
-    n_ends = n_backs = 0
+def _cut_span(data, first, last, classes, known_filter, known, cuts, backs, ends, n_ends):
+    """Cut what stands between white space, as `terms.cut_span`: `ends[n_ends:]` gets where each term ends."""
+    n_backs = 0
     end = last
     cut = _find_known(data, first, end, known_filter, known, cuts)
     while first < end and cut < 0:
@@ -255,7 +285,7 @@ def _cut_span(data, first, last, classes, known_filter, known, cuts, backs, ends
         if cut >= 0 and cut < end - first:
             ends[n_ends] = first + cut
             n_ends += 1
-        elif cut < 0 and not is_address(data, first, end, classes):
+        elif cut < 0 and not _is_plain(data, first, end) and not is_address(data, first, end, classes):
             n_ends = _cut_inside(data, first, end, classes, ends, n_ends)
         ends[n_ends] = end
         n_ends += 1
@@ -264,6 +294,13 @@ def _cut_span(data, first, last, classes, known_filter, known, cuts, backs, ends
         ends[n_ends] = backs[n_backs]
         n_ends += 1
     return n_ends
+
+
+@compiled
+def _is_plain(data, first, end):
+    """Tell whether these are ASCII letters and digits only; not so if there are more than 64."""
+    _high, letters, digits, _others, _spaces, _line_ends = ascii_masks(data, first)
+    return count_trailing_zeros(~(letters | digits)) >= end - first
 
 
 @compiled

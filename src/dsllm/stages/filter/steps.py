@@ -15,7 +15,7 @@ from dsllm.stages.filter.scripts import Scripts
 from dsllm.stages.filter.table import UNKNOWN, Table
 from dsllm.text.cut_lines import LineCut
 from dsllm.text.cut_lines_compiled import cut_texts
-from dsllm.text.features_compiled import measure
+from dsllm.text.features_compiled import is_quick, measure
 
 ANY_LANGUAGE = "any"
 
@@ -76,23 +76,31 @@ class Rules:
     rules: Sequence[Rule]
 
     def __call__(self, table: Table) -> None:
-        """Compute the features that the rules for each document's language name, then try the rules."""
-        self._measure(table)
-        for rule in self.rules:
+        """Compute the features that the rules for each document's language name, then try the rules.
+
+        Rules at the beginning that ask for no word are tried first: what they reject is not cut into words.
+        """
+        n_quick = next((at for at, rule in enumerate(self.rules) if not is_quick(rule.feature)), 0)
+        for rules in (self.rules[:n_quick], self.rules[n_quick:]):
+            self._try(table, rules)
+
+    def _try(self, table: Table, rules: Sequence[Rule]) -> None:
+        self._measure(table, rules)
+        for rule in rules:
             values = table.features[rule.feature]
             is_meant = table.looked_at & rule.applies_to(table.languages)[table.language]
             for bound, is_beyond in rule.beyond(values):
                 table.test(rule.name, is_meant & is_beyond, values, bound)
 
-    def _measure(self, table: Table) -> None:
+    def _measure(self, table: Table, rules: Sequence[Rule]) -> None:
         """Compute features language by language, those together that ask for the same; others stay NaN."""
         languages = [table.languages[index] for index in table.language.tolist()]
         by_names: dict[tuple[str, ...], list[str]] = {}
         for language in table.languages:
-            names = dict.fromkeys(rule.feature for rule in self.rules if rule.is_for(language))
+            names = dict.fromkeys(rule.feature for rule in rules if rule.is_for(language))
             by_names.setdefault(tuple(names), []).append(language)
         n = len(table.documents)
-        for rule in self.rules:
+        for rule in rules:
             table.features.setdefault(rule.feature, np.full(n, np.nan))
         for asked, group in by_names.items():
             wanted = table.looked_at & table.is_language(frozenset(group))
