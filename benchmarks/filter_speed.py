@@ -5,7 +5,7 @@
 The peers are slow, so they get the smaller input, which has some of the same documents; speeds are compared,
 each over its own text. In a round dsllm and each peer run one after the other on one core. CPU seconds are
 user and system time of the process and all its children, starting it included; MB are of UTF-8 text. dsllm
-reads and writes zstd, one shard; datatrove reads zstd and writes plain lines, dolma reads and writes gzip.
+and datatrove read zstd and write plain lines; dolma reads and writes gzip.
 
 - gopher: datatrove's GopherQualityFilter, then GopherRepetitionFilter; each of them alone too.
 - c4: C4QualityFilter; fineweb: FineWebQualityFilter; gopher_v2, c4_v2: the taggers of dolma 1.2.1.
@@ -36,7 +36,7 @@ CASES = {
     "fineweb": (("--rules", "fineweb"), "dt", "FineWebQualityFilter"),
     "gopher_v2": (("--rules", "gopher"), "dolma", "gopher_v2"),
     "c4_v2": (("--rules", "c4"), "dolma", "c4_v2"),
-    "default, no model": (("--rules", "dsllm"), None, ""),
+    "default by script": (("--rules", "dsllm"), None, ""),
     "default": (("--rules", "dsllm", "--lid-model", "shipped"), None, ""),
 }
 DATATROVE = """
@@ -87,7 +87,8 @@ def run_dsllm(folder: Path, path: Path, flags: Sequence[str], limit_s: float) ->
         *flags,
         *model,
     ]
-    command += ["--languages", "en,zh", "--workers", "1", "--quiet", "--overwrite"]
+    command += ["--languages", "en,zh", "--workers", "1", "--quiet"]
+    command += ["--format", "jsonl", "--overwrite"]
     return run_process(command, log=folder / "log", limit_s=limit_s, extra={})
 
 
