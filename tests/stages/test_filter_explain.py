@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from dsllm.config import RunOptions
+from dsllm.errors import ConfigError, InputError
 from dsllm.progress import Reporter
 from dsllm.stages.filter import run as run_module
 from dsllm.stages.filter.config import FilterConfig
@@ -112,3 +113,13 @@ def test_a_pipe_takes_bounded_memory():
         peaks[n_documents] = int(found.stdout)
     n_added_kilobytes = 30_000 * len(row) // 1024  # 138 MB
     assert peaks[40_000] - peaks[10_000] < n_added_kilobytes / 4
+
+
+def test_listed_words_reject_a_document():
+    Path("bad.txt").write_text("THREE\n\nhot dog\n")
+    summary = run_filter(bad_words="bad.txt")
+    assert summary["rejected"]["bad_words"]["n_documents"] == 1
+    for content, error in (("ab\n", ConfigError), ("\n", ConfigError), (None, InputError)):
+        Path("other.txt").write_text(content) if content is not None else Path("other.txt").unlink()
+        with pytest.raises(error, match=r"other\.txt"):
+            run_filter(bad_words="other.txt")

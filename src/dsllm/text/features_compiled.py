@@ -186,7 +186,7 @@ def _measure(
     stops, stop_words, classes, folding, alphabetic, term_classes, known_filter, known, cuts, stop_terms,
     counts,
 ):  # fmt: skip
-    folded, edges, state = make_room(ends)
+    folded, edges, _parts, state = make_room(ends)
     longest = start = 0
     for end in ends:
         longest = max(longest, end - start)

@@ -29,6 +29,9 @@ class FilterConfig(DocumentSettings):
     rules: str = setting(
         "dsllm", "Rules: the preset dsllm, gopher, c4 or fineweb, a TOML file of your own, or none."
     )
+    bad_words: str | None = setting(
+        None, "File of words and phrases, one a line: documents with one of them are rejected, as in C4."
+    )
     quality_model: str | None = setting(
         None, "fastText classifier with the label __label__good; without one quality is not judged."
     )

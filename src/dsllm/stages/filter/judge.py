@@ -16,7 +16,16 @@ from dsllm.stages.filter.counts import count
 from dsllm.stages.filter.explain import explain
 from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
 from dsllm.stages.filter.scripts import BY_SCRIPT, Scripts
-from dsllm.stages.filter.steps import CutLines, ExemptSources, Languages, Quality, Rules, Step
+from dsllm.stages.filter.steps import (
+    BadWords,
+    CutLines,
+    ExemptSources,
+    Languages,
+    Quality,
+    Rules,
+    Step,
+    read_bad_words,
+)
 from dsllm.stages.filter.table import Documents, Mask, Table, read_documents
 from dsllm.workers.documents import Part
 
@@ -51,6 +60,8 @@ class Filter:
             steps.append(CutLines(cut))
         if self.rules:
             steps.append(Rules(self.rules))
+        if config.bad_words is not None:
+            steps.append(BadWords(read_bad_words(config.bad_words)))
         if config.quality_model is not None:
             steps.append(Quality(QualityModel(config.quality_model), config.min_quality))
         return tuple(steps)

@@ -31,11 +31,11 @@ from dsllm.errors import ConfigError, InputError
 from dsllm.text.cut_lines import LineCut
 from dsllm.text.features import FEATURES
 from dsllm.text.page import Page
+from dsllm.text.phrases_compiled import MIN_PHRASE_BYTES
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = tuple(sorted(path.stem for path in PRESET_FOLDER.glob("*.toml")))
 NO_RULES = "none"
-MIN_PHRASE_BYTES = 3
 NOT_PROSE = frozenset({"code", "none"})
 
 

@@ -17,6 +17,7 @@ from dsllm.stages.filter.explain import Explanation
 from dsllm.stages.filter.judge import REJECTED, Filter
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
+from dsllm.stages.filter.steps import read_bad_words
 from dsllm.workers.documents import map_documents
 
 STAGE = "filter"
@@ -50,7 +51,13 @@ def run(
         more_inputs=_more_inputs(config),
         see=explanation.add,
     )
-    order = ["language", "language_confidence", *dict.fromkeys(rule.name for rule in rules), "quality"]
+    order = [
+        "language",
+        "language_confidence",
+        *dict.fromkeys(rule.name for rule in rules),
+        "bad_words",
+        "quality",
+    ]
     summary = summarise(counts, order)
     _tell(summary, reporter)
     if config.explain:
@@ -103,6 +110,8 @@ def _check(config: FilterConfig) -> tuple[Any, ...]:
     rules = read_rules(config.rules)
     if config.lid_model != BY_SCRIPT:
         LanguageModel(config.lid_model)
+    if config.bad_words is not None:
+        read_bad_words(config.bad_words)
     if config.quality_model is not None:
         QualityModel(config.quality_model)
     return rules
@@ -113,7 +122,7 @@ def _more_inputs(config: FilterConfig) -> list[str | None]:
     path = rules_path(config.rules)
     own_rules = None if path is None or config.rules in PRESETS else str(path)
     lid_model = None if config.lid_model == BY_SCRIPT else config.lid_model
-    return [lid_model, config.quality_model, own_rules]
+    return [lid_model, config.quality_model, config.bad_words, own_rules]
 
 
 def _tell(summary: dict[str, Any], reporter: Reporter) -> None:

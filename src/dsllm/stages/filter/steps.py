@@ -6,9 +6,11 @@ finds (`Table.test`, `Table.edit`, `Table.note`). `judge.Filter.steps` lists the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from dsllm.errors import ConfigError, InputError
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.rules import NOT_PROSE, Rule
 from dsllm.stages.filter.scripts import Scripts
@@ -16,6 +18,7 @@ from dsllm.stages.filter.table import UNKNOWN, Table
 from dsllm.text.cut_lines import LineCut
 from dsllm.text.cut_lines_compiled import cut_texts
 from dsllm.text.features_compiled import is_quick, measure
+from dsllm.text.phrases_compiled import MIN_PHRASE_BYTES, count_phrases
 
 ANY_LANGUAGE = "any"
 
@@ -108,6 +111,39 @@ class Rules:
                 found = measure(table.texts, languages, asked, wanted)
                 for at, name in enumerate(asked):
                     np.copyto(table.features[name], found[:, at], where=wanted)
+
+
+@dataclass(frozen=True)
+class BadWords:
+    """No word or phrase of a list must be in a document."""
+
+    phrases: tuple[str, ...]
+
+    def __call__(self, table: Table) -> None:
+        """Count them in the documents that are looked at."""
+        n_found = count_phrases(table.texts, self.phrases, table.looked_at)
+        table.test("bad_words", table.looked_at & (n_found > 0), n_found.astype(np.float64), 0)
+
+
+def read_bad_words(path: str) -> tuple[str, ...]:
+    """Read a list of words and phrases, one a line.
+
+    Raises:
+        InputError: no such file, or it is not UTF-8.
+        ConfigError: a word is too short to be looked for, or there is none.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}", hint="give --bad-words a text file, a word a line") from None
+    words = dict.fromkeys(line.strip().encode().lower().decode() for line in lines if line.strip())
+    short = [word for word in words if len(word.encode()) < MIN_PHRASE_BYTES]
+    if short or not words:
+        raise ConfigError(
+            f"{path}: {short[0]!r} is too short to be looked for" if short else f"{path}: no word in it",
+            hint=f"words of {MIN_PHRASE_BYTES} letters or more, one a line",
+        )
+    return tuple(words)
 
 
 @dataclass(frozen=True)
