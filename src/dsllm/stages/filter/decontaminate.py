@@ -1,0 +1,148 @@
+"""Decontamination: documents that hold items of evaluation sets.
+
+Every text of an item is looked for in every document (`text/quotes.py`): `n_words` words in a row with at
+most one of them changed, or all of a shorter text. A document is contaminated by a text when the quotes of it
+cover `min_share` of its words, or one of them `quote_words` words. With a share of 0 any quote counts, which
+is the rule of GPT-3 (Brown et al. 2020, arXiv:2005.14165, appendix C); it meets many a phrase of all authors.
+
+A quote of numbers and signs is none: half of the words that it must cover have to be distinct and have
+letters. Hashes only lead to quotes: each is compared as words before it counts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsllm.errors import InputError
+from dsllm.stages.filter.benchmarks import ItemText, read_benchmarks
+from dsllm.text.quotes import QuoteIndex, share_covered
+from dsllm.text.quotes_compiled import END, FIRST, REFERENCE, REFERENCE_END, REFERENCE_FIRST, TEXT
+from dsllm.text.scan import word_spans, words
+from dsllm.text.texts import Texts
+
+SHOWN_WORDS = 40  # of a quote
+
+
+@dataclass(frozen=True)
+class Contamination:
+    """What a document has of the text of an item.
+
+    `share` of that text's words are quoted; `quote` is the longest quote as the document has it; `spans` are
+    the bytes of all quotes in the document.
+    """
+
+    item: str
+    share: float
+    quote: str
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is said of it in a rejected document."""
+        return {"item": self.item, "share": round(self.share, 4), "ngram": self.quote}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decontaminator:
+    """Looks for the texts of items: see the module."""
+
+    texts: Sequence[ItemText]
+    index: QuoteIndex
+    min_share: float
+    quote_words: int
+
+    @classmethod
+    def read(
+        cls,
+        paths: Sequence[str],
+        fields: Sequence[str] = (),
+        *,
+        n_words: int = 13,
+        min_words: int = 8,
+        least_changed: int = 11,
+        min_share: float = 0.8,
+        quote_words: int = 50,
+    ) -> "Decontaminator":
+        """Read evaluation sets; of equal texts the first one stands for all.
+
+        Raises:
+            InputError: nothing there, or no text that can be looked for.
+            DocumentError: a file that is not what its suffix says.
+        """
+        first_of = {item.text: item for item in reversed(list(read_benchmarks(paths, fields)))}
+        texts = list(reversed(first_of.values()))
+        references = Texts.join([item.text.encode() for item in texts])
+        index = QuoteIndex.build(
+            references, n_words=n_words, min_words=min_words, least_changed=least_changed
+        )
+        if not len(index.seeds):
+            raise InputError(
+                f"{', '.join(paths)}: no text of {min_words} words or more in any item",
+                hint="name the fields that hold them with --decontaminate-fields",
+            )
+        return cls(texts=texts, index=index, min_share=min_share, quote_words=quote_words)
+
+    def check(self, texts: Texts) -> dict[int, list[Contamination]]:
+        """Find the contaminated ones among texts, by number, each with the worst item first."""
+        by_text: dict[int, dict[int, list[list[int]]]] = {}
+        for row in self.index.find(texts).tolist():
+            by_text.setdefault(row[TEXT], {}).setdefault(row[REFERENCE], []).append(row)
+        found = {number: self._judge(texts.text(number), by_item) for number, by_item in by_text.items()}
+        return {number: hits for number, hits in found.items() if hits}
+
+    def _judge(self, text: str, by_reference: dict[int, list[list[int]]]) -> list[Contamination]:
+        text_words, spans = words(text, fold=True), word_spans(text)
+        hits = []
+        for reference, rows in by_reference.items():
+            item_words = words(self.texts[reference].text, fold=True)
+            quotes = [row for row in rows if self._is_quote(text_words, item_words, row)]
+            if not quotes:
+                continue
+            share = share_covered(
+                [(row[REFERENCE_FIRST], row[REFERENCE_END]) for row in quotes], len(item_words)
+            )
+            longest = max(quotes, key=lambda row: (row[REFERENCE_END] - row[REFERENCE_FIRST], -row[FIRST]))
+            n_longest = longest[REFERENCE_END] - longest[REFERENCE_FIRST]
+            if share >= self.min_share or n_longest >= self.quote_words:
+                shown = text_words[longest[FIRST] : longest[END]][:SHOWN_WORDS]
+                places = [(spans[row[FIRST]][0], spans[row[END] - 1][1]) for row in quotes]
+                hits.append(
+                    Contamination(
+                        self.texts[reference].place, share, " ".join(shown), _in_bytes(text, places)
+                    )
+                )
+        return sorted(hits, key=lambda hit: (-hit.share, hit.item))
+
+    def _is_quote(self, text_words: list[str], item_words: list[str], row: list[int]) -> bool:
+        """Compare a quote word by word, and ask whether it says anything."""
+        quoted = text_words[row[FIRST] : row[END]]
+        original = item_words[row[REFERENCE_FIRST] : row[REFERENCE_END]]
+        n_needed = min(self.index.n_words, len(item_words))
+        n_telling = len({word for word in original if any(map(str.isalpha, word))})
+        return 2 * n_telling >= n_needed and differs_by_one(quoted, original)
+
+
+def differs_by_one(quoted: list[str], original: list[str]) -> bool:
+    """Tell whether two lists of words are equal but for one that is changed, missing or added."""
+    n_equal = 0
+    for one, other in zip(quoted, original, strict=False):
+        if one != other:
+            break
+        n_equal += 1
+    rest, rest_of_original = quoted[n_equal:], original[n_equal:]
+    return (
+        rest == rest_of_original
+        or rest[1:] == rest_of_original[1:]
+        or rest == rest_of_original[1:]
+        or rest[1:] == rest_of_original
+    )
+
+
+def _in_bytes(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Turn places in characters into places in bytes of UTF-8, joined where they touch or overlap."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(places):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return [(len(text[:start].encode()), len(text[:end].encode())) for start, end in joined]
