@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.text.quotes_compiled import FULL, N_COLUMNS, fill_table, find_quotes, hash_seeds
+from dsllm.text.quotes_compiled import FULL, N_COLUMNS, fill_table, find_quotes
 from dsllm.text.shingles import Hashes
 from dsllm.text.texts import Texts
-from dsllm.text.word_hashes_compiled import hash_texts
+from dsllm.text.word_hashes_compiled import hash_runs, hash_texts
 
 Int64s = NDArray[np.int64]
 _BITS_PER_SEED = 16
@@ -50,8 +50,8 @@ class QuoteIndex:
         seeds = np.empty(len(places), np.uint64)
         seed_words = np.unique(sizes)
         for size in seed_words.tolist():
-            hashes = np.empty(max(0, len(words) - size + 1), np.uint64)
-            hash_seeds(words, size, 0, len(hashes), hashes)
+            hashes = np.empty(len(words), np.uint64)
+            hash_runs(words, size, hashes)
             seeds[sizes == size] = hashes[places[sizes == size]]
         order = np.argsort(seeds, kind="stable")
         seeds = seeds[order]

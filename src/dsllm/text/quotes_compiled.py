@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
-from dsllm.text.shingles import BASE, Hashes
-from dsllm.text.shingles_compiled import fmix64
+from dsllm.text.shingles import Hashes
+from dsllm.text.word_hashes_compiled import hash_runs
 
 Int64s = NDArray[np.int64]
 
@@ -15,20 +15,7 @@ N_COLUMNS = 6
 FULL = -1
 _STRETCH = 4096  # words whose runs are hashed at a time
 _LOOK_BACK = 64  # quotes of the same text, of which one may already have what a seed leads to
-_BASE = BASE
 _FREE = -1
-
-
-@compiled
-def hash_seeds(words: Hashes, n_words: int, first: int, n_runs: int, found: Hashes) -> None:
-    """Hash runs of `n_words`, the first from `words[first]` on, into `found[:n_runs]`."""
-    for place in range(n_runs):
-        found[place] = words[first + place]
-    for shift in range(1, n_words):
-        for place in range(n_runs):
-            found[place] = found[place] * _BASE + words[first + place + shift]
-    for place in range(n_runs):
-        found[place] = fmix64(found[place])
 
 
 @compiled
@@ -90,27 +77,18 @@ def find_quotes(
         least_changed: words that must be covered for one of them to be changed, missing or added.
         quotes: int64 (room, N_COLUMNS), filled.
     """
-    hashes = np.empty(_STRETCH, np.uint64)
-    table_mask, bit_mask = np.uint64(len(keys) - 1), np.uint64(len(bits) - 1)
+    hashes, maybe = np.empty(_STRETCH, np.uint64), np.empty(_STRETCH, np.int64)
     n_found = start = 0
     for text in range(len(ends)):
         first_of_text = n_found
         for stretch in range(start, ends[text], _STRETCH):
             for kind in range(len(seed_words)):
-                n_runs = min(_STRETCH, ends[text] - seed_words[kind] + 1 - stretch)
-                if n_runs <= 0:
-                    continue
-                hash_seeds(words, seed_words[kind], stretch, n_runs, hashes)
-                for run in range(n_runs):
-                    seed = hashes[run]
-                    bit = seed >> np.uint64(32)
-                    if not (bits[(bit >> np.uint64(6)) & bit_mask] >> (bit & np.uint64(63))) & np.uint64(1):
-                        continue
-                    place = seed & table_mask
-                    while starts[place] != _FREE and keys[place] != seed:
-                        place = (place + np.uint64(1)) & table_mask
-                    index = starts[place]
-                    while index != _FREE and index < len(seeds) and seeds[index] == seed:
+                last = min(stretch + _STRETCH + seed_words[kind] - 1, ends[text])
+                n_runs = hash_runs(words[stretch:last], seed_words[kind], hashes)
+                for at in range(_sift(hashes[:n_runs], bits, maybe)):
+                    run = maybe[at]
+                    index = _look_up(hashes[run], keys, starts)
+                    while index != _FREE and index < len(seeds) and seeds[index] == hashes[run]:
                         if n_found == len(quotes):
                             return FULL
                         reference = seed_references[index]
@@ -126,15 +104,42 @@ def find_quotes(
                                 n_needed, quote,
                             )  # fmt: skip
                         index += 1
-        for row in range(first_of_text, n_found):
-            quotes[row, FIRST] -= start
-            quotes[row, END] -= start
-            reference = quotes[row, REFERENCE]
-            reference_start = reference_ends[reference - 1] if reference else 0
-            quotes[row, REFERENCE_FIRST] -= reference_start
-            quotes[row, REFERENCE_END] -= reference_start
+        _count_from_starts(quotes[first_of_text:n_found], start, reference_ends)
         start = ends[text]
     return n_found
+
+
+@compiled
+def _sift(hashes, bits, maybe):
+    """Find which hashes may be those of seeds: without a branch, so that no load waits for another."""
+    n_maybe = np.int64(0)
+    mask = np.uint64(len(bits) - 1)
+    for run in range(len(hashes)):
+        bit = hashes[run] >> np.uint64(32)
+        maybe[n_maybe] = run
+        n_maybe += np.int64((bits[(bit >> np.uint64(6)) & mask] >> (bit & np.uint64(63))) & np.uint64(1))
+    return n_maybe
+
+
+@compiled
+def _look_up(seed, keys, starts):
+    """Find the first of the seeds with this hash, _FREE where there is none."""
+    mask = np.uint64(len(keys) - 1)
+    place = seed & mask
+    while starts[place] != _FREE and keys[place] != seed:
+        place = (place + np.uint64(1)) & mask
+    return starts[place]
+
+
+@compiled
+def _count_from_starts(quotes, start, reference_ends):
+    """Count the words of quotes from the beginning of their text and reference."""
+    for row in range(len(quotes)):
+        quotes[row, FIRST] -= start
+        quotes[row, END] -= start
+        if quotes[row, REFERENCE]:
+            quotes[row, REFERENCE_FIRST] -= reference_ends[quotes[row, REFERENCE] - 1]
+            quotes[row, REFERENCE_END] -= reference_ends[quotes[row, REFERENCE] - 1]
 
 
 @compiled

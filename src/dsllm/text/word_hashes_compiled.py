@@ -93,7 +93,7 @@ def _hash_normal_forms(data, ends, classes, folding, hashes, counts):
 
 
 @compiled
-def hash_runs(words, n_words, found):
+def hash_runs(words: Hashes, n_words: int, found: Hashes) -> int:
     """Hash each run of `n_words` words as `hash_shingles` does, into `found`; returns their number."""
     highest = np.uint64(1)  # BASE ** n_words: the weight of the word that has just left
     for _ in range(n_words):

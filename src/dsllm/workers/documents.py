@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dsllm.config import DocumentSettings, RunOptions
@@ -18,7 +20,7 @@ from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, pack_lines, shard_name
 from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.progress import Bar, Reporter
-from dsllm.workers.passes import map_by_source
+from dsllm.workers.passes import Pass, map_by_source
 
 
 @dataclass
@@ -54,6 +56,7 @@ def map_documents(
     sources: list[Source] | None = None,
     read: Callable[[Source], Iterator[Batch]] = read_batches,
     see: Callable[[Any], None] | None = None,
+    prepare: Callable[[Pass, list[Source]], Task] | None = None,
 ) -> dict[str, int]:
     """Run `task` over all documents of `inputs` into `output`; return the summed counts.
 
@@ -61,7 +64,8 @@ def map_documents(
     on (models, rules). `sources` are the files behind `inputs`, where they are known; `read` gives the
     batches of one, asked for in their order. `content` is asked at the end what the manifest has to say.
     Counts must have `n_documents` (read) and `n_kept`. `see` is given the notes of the batches, in order;
-    those of sources that an interrupted run had finished are gone.
+    those of sources that an interrupted run had finished are gone. `prepare` makes passes of its own first
+    and gives the task that takes the place of `task`; standard input is then read from its copy.
 
     Raises:
         InputError: no document in any input.
@@ -85,6 +89,12 @@ def map_documents(
 
         out = None if output == "-" else open_folder(output)
         sides = {name: open_folder(path, side_of=output) for name, path in (side_folders or {}).items()}
+        if prepare is not None:
+            folder = out.scratch if out else stack.enter_context(TemporaryDirectory(prefix="dsllm-"))
+            work = Pass(Path(folder), options, reporter)
+            work.scratch.mkdir(parents=True, exist_ok=True)
+            task = prepare(work, sources)
+            sources = work.spooled(sources)
         bar = stack.enter_context(reporter.bar(stage, total=total_bytes(sources), unit="bytes"))
         run = _Run(task, config, sources, read, sides, options, reporter, bar, see)
         counts = run.to_folder(out) if out else run.to_stdout(options.skipped)

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from dsllm.config import DocumentSettings, setting
+from dsllm.config import setting
 from dsllm.errors import ConfigError
+from dsllm.stages.filter.cleaning import CleaningSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterConfig(DocumentSettings):
+class FilterConfig(CleaningSettings):
     """Which documents stay: by language, by rules, by a quality model, in this order.
 
     The first test that a document fails removes it.

@@ -37,16 +37,18 @@ def count(table: Table, is_kept: Mask, kept_sizes: NDArray[np.int64]) -> dict[st
     counts: Counter[str] = Counter({name: int(column.sum()) for name, column in columns.items()})
     counts["n_line_bytes"] = counts.pop("n_bytes")  # a shard's own record has n_bytes
     counts.update(_by_group([f"source.{name}." for name in source_names(table)], columns))
-    tested = np.flatnonzero(~table.is_exempt)
+    is_known = np.array([bool(language) for language in table.languages], bool)[table.language]
+    tested = np.flatnonzero(is_known & ~table.is_exempt)
     languages = [f"language.{table.languages[index]}." for index in table.language[tested].tolist()]
     counts.update(_by_group(languages, {name: column[tested] for name, column in columns.items()}))
-    if len(tested) < len(sizes):
-        counts["n_exempt"] = len(sizes) - len(tested)
+    if table.is_exempt.any():
+        counts["n_exempt"] = int(table.is_exempt.sum())
     for at, test in enumerate(table.tests):
         is_first = table.first == at
         if is_first.any():
             counts[f"rule.{test.rule}.n_documents"] += int(is_first.sum())
             counts[f"rule.{test.rule}.n_bytes"] += int(sizes[is_first].sum())
+    counts.update(table.counts)
     return dict(counts)
 
 

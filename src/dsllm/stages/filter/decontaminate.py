@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from dsllm.errors import InputError
 from dsllm.stages.filter.benchmarks import ItemText, read_benchmarks
+from dsllm.stages.filter.table import Table
+from dsllm.text.edits import Edit, apply_edits
 from dsllm.text.quotes import QuoteIndex, share_covered
 from dsllm.text.quotes_compiled import END, FIRST, REFERENCE, REFERENCE_END, REFERENCE_FIRST, TEXT
-from dsllm.text.scan import word_spans, words
+from dsllm.text.scan import has_words, word_spans, words
 from dsllm.text.texts import Texts
 
 SHOWN_WORDS = 40  # of a quote
@@ -58,7 +62,7 @@ class Decontaminator:
         *,
         n_words: int = 13,
         min_words: int = 8,
-        least_changed: int = 11,
+        least_changed: int = 12,
         min_share: float = 0.8,
         quote_words: int = 50,
     ) -> "Decontaminator":
@@ -146,3 +150,36 @@ def _in_bytes(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]
         else:
             joined.append((start, end))
     return [(len(text[:start].encode()), len(text[:end].encode())) for start, end in joined]
+
+
+@dataclass(frozen=True)
+class Decontaminate:
+    """Contaminated documents go, or what they quote is cut out of them; exempt ones are no exception."""
+
+    decontaminator: Decontaminator
+    is_cut: bool
+
+    def __call__(self, table: Table) -> None:
+        """Look at all documents that are left."""
+        places = np.flatnonzero(table.left)
+        found = self.decontaminator.check(table.texts.take(places))
+        hits: list[Any] = [None] * len(table.documents)
+        for number, contaminations in found.items():
+            place = int(places[number])
+            hits[place] = {**contaminations[0].to_dict(), "n_items": len(contaminations)}
+            for file in {hit.item.rpartition(":")[0] for hit in contaminations if table.first[place] < 0}:
+                table.counts[f"benchmark.{file}.n_documents"] += 1
+        mask = np.array([hit is not None for hit in hits], bool)
+        if self.is_cut and mask.any():
+            edits = {
+                Edit(int(places[number]), *span)
+                for number, contaminations in found.items()
+                for hit in contaminations
+                for span in hit.spans
+            }
+            table.edit(apply_edits(table.texts, list(edits)), mask)
+            table.note("decontaminated", hits)
+            mask &= np.array(
+                [bool(mask[place]) and not has_words(table.texts.text(place)) for place in range(len(mask))]
+            )
+        table.test("decontaminate", mask, hits, self.decontaminator.min_share, spares_exempt=False)

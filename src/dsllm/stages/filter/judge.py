@@ -1,8 +1,8 @@
 """The task that filters a batch: reads it as columns, makes the tests, writes what stays."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from dsllm.io.documents import Batch
 from dsllm.io.edit import add_field
+from dsllm.stages.filter.addresses import BadHosts, BlockList, BlockUrls
 from dsllm.stages.filter.classifiers import LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.counts import count
+from dsllm.stages.filter.decontaminate import Decontaminate, Decontaminator
 from dsllm.stages.filter.explain import explain
+from dsllm.stages.filter.overview import Overview
+from dsllm.stages.filter.personal import MaskPersonal
+from dsllm.stages.filter.recurring import CutRecurring
 from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
 from dsllm.stages.filter.scripts import BY_SCRIPT, Scripts
 from dsllm.stages.filter.steps import (
@@ -38,6 +43,7 @@ class Filter:
     """The task: judges the documents of a batch. Models and rules are read where it runs."""
 
     config: FilterConfig
+    overview: Overview = field(default_factory=Overview)
 
     releases_lock = True
 
@@ -51,10 +57,15 @@ class Filter:
         """The tests, in the order in which they are made; those that the settings leave out are not there."""
         config = self.config
         steps: list[Step] = []
+        if config.block_urls:
+            steps.append(BlockUrls(BlockList.read(config.block_urls), config.url_field))
         if config.exempt_sources:
             steps.append(ExemptSources(config.exempt_sources))
         model = Scripts() if config.lid_model == BY_SCRIPT else LanguageModel(config.lid_model)
         steps.append(Languages(model, config.languages, config.min_language_confidence))
+        if config.max_line_repeats is not None:
+            recurring = self.overview.recurring
+            steps.append(CutRecurring(recurring, config.min_line_words, config.max_recurring_frac))
         cut = read_line_cut(config.rules)
         if cut is not None:
             steps.append(CutLines(cut))
@@ -64,18 +75,25 @@ class Filter:
             steps.append(BadWords(read_bad_words(config.bad_words)))
         if config.quality_model is not None:
             steps.append(Quality(QualityModel(config.quality_model), config.min_quality))
+        if config.decontaminate:
+            steps.append(Decontaminate(read_decontaminator(config), config.decontaminate_action == "cut"))
+        if config.max_host_rejection is not None:
+            steps.append(BadHosts(self.overview.hosts, config.url_field, config.max_host_rejection))
+        if config.mask_personal:
+            steps.append(MaskPersonal(config.personal_kinds, of_all=config.annotate))
         return tuple(steps)
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
         """The fields that are read of each document beside the text."""
-        return ("source",)
+        has_hosts = self.config.block_urls or self.config.max_host_rejection is not None
+        return tuple(dict.fromkeys(["source", *([self.config.url_field] if has_hosts else [])]))
 
     def __call__(self, batch: Batch) -> Part:
         """Judge each document: kept lines go on as they came, rejected ones aside with the reason."""
         config = self.config
-        documents = read_documents(batch, config.text_field, self.fields, on_error=config.on_error)
-        table = self.judge(documents)
+        table = self.judge_batch(batch)
+        documents = table.documents
         is_kept = np.full(len(documents), True) if config.annotate else table.first < 0
         side: dict[str, bytes] = {}
         if config.annotate:
@@ -87,6 +105,11 @@ class Filter:
         counts = count(table, is_kept, sizes)
         note = explain(table) if config.explain else None
         return Part(lines=lines, side=side, counts=counts, bad=documents.bad, note=note)
+
+    def judge_batch(self, batch: Batch) -> Table:
+        """Read a batch and make the tests."""
+        config = self.config
+        return self.judge(read_documents(batch, config.text_field, self.fields, on_error=config.on_error))
 
     def judge(self, documents: Documents) -> Table:
         """Make the tests, each of the documents that those before have left, or if asked of all."""
@@ -141,11 +164,12 @@ def copy_lines(documents: Documents, is_kept: Mask) -> bytes:
 def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
     """Say what was found of a document, as it is written into it."""
     found: dict[str, Any] = {}
-    if table.is_exempt[place]:
-        return found
     if table.first[place] >= 0:
         test = table.tests[table.first[place]]
         found |= {"rule": test.rule, "value": test.value(place), "bound": test.bound}
+    found |= {name: values[place] for name, values in table.notes.items() if values[place] is not None}
+    if table.is_exempt[place] or not table.languages[table.language[place]]:
+        return found
     found["language"] = table.languages[table.language[place]]
     found["confidence"] = float(table.confidence[place])
     if has_features:
@@ -156,5 +180,17 @@ def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
         }
     if not np.isnan(table.quality[place]):
         found["quality"] = float(table.quality[place])
-    found |= {name: values[place] for name, values in table.notes.items() if values[place] is not None}
     return found
+
+
+@lru_cache(maxsize=1)
+def read_decontaminator(config: FilterConfig) -> Decontaminator:
+    """Read the evaluation sets that the settings name; once, whoever asks."""
+    return Decontaminator.read(
+        config.decontaminate,
+        config.decontaminate_fields,
+        n_words=config.decontaminate_words,
+        min_words=config.decontaminate_min_words,
+        min_share=config.decontaminate_min_share,
+        quote_words=config.decontaminate_quote_words,
+    )

@@ -5,22 +5,28 @@ model. What stays is written byte for byte as it came.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dsllm.config import RunOptions
 from dsllm.io.atomic import file_sha256
-from dsllm.io.sources import find_sources, total_bytes
+from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Reporter
+from dsllm.stages.filter.addresses import BlockList
+from dsllm.stages.filter.benchmarks import benchmark_files
 from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, QualityModel
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.explain import Explanation
-from dsllm.stages.filter.judge import REJECTED, Filter
+from dsllm.stages.filter.judge import REJECTED, Filter, read_decontaminator
+from dsllm.stages.filter.overview import Overview, is_needed, look_over
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
 from dsllm.stages.filter.steps import read_bad_words
-from dsllm.workers.documents import map_documents
+from dsllm.workers.documents import Task, map_documents
+from dsllm.workers.passes import Pass
 
 STAGE = "filter"
+KINDS_OF_COUNTS = ("rule", "language", "source", "benchmark", "personal")
 N_ROWS = 15  # of the tables by language and by source
 
 
@@ -50,13 +56,18 @@ def run(
         content=lambda: content,
         more_inputs=_more_inputs(config),
         see=explanation.add,
+        prepare=(lambda work, sources: _prepare(config, sources, work)) if is_needed(config) else None,
     )
     order = [
+        "block_urls",
         "language",
         "language_confidence",
+        "recurring_lines",
         *dict.fromkeys(rule.name for rule in rules),
         "bad_words",
         "quality",
+        "decontaminate",
+        "host_rejection",
     ]
     summary = summarise(counts, order)
     _tell(summary, reporter)
@@ -68,6 +79,15 @@ def run(
         explanation.tell(reporter)
         summary["explained"] = explanation.to_dict()
     return summary
+
+
+def _prepare(config: FilterConfig, sources: list[Source], work: Pass) -> Task:
+    """Find out what must be known of the whole before; give the task that knows it."""
+
+    def make_judge(found: Overview) -> Any:
+        return Filter(replace(config, annotate=False, explain=False, mask_personal=False), found).judge_batch
+
+    return Filter(config, look_over(config, sources, work, make_judge))
 
 
 def plan(
@@ -83,6 +103,7 @@ def plan(
         "n_bytes_to_read": total_bytes(sources),
         "languages": list(config.languages),
         "tests": list(dict.fromkeys(rule.name for rule in rules)),
+        "n_passes": 1 + (config.max_line_repeats is not None) + (config.max_host_rejection is not None),
         "memory_bytes_per_worker": 200 << 20,
     }
 
@@ -90,7 +111,7 @@ def plan(
 def summarise(counts: dict[str, int], order: Sequence[str]) -> dict[str, Any]:
     """Sort the flat counts of the manifest into totals and groups: rules in order, the rest by size."""
     summary: dict[str, Any] = {name: n for name, n in counts.items() if "." not in name}
-    groups: dict[str, dict[str, dict[str, int]]] = {"rule": {}, "language": {}, "source": {}}
+    groups: dict[str, dict[str, dict[str, int]]] = {kind: {} for kind in KINDS_OF_COUNTS}
     for key, n in counts.items():
         kind, _, rest = key.partition(".")
         if rest:
@@ -102,6 +123,9 @@ def summarise(counts: dict[str, int], order: Sequence[str]) -> dict[str, Any]:
     for kind in ("language", "source"):
         by_size = sorted(groups[kind].items(), key=lambda item: (-item[1]["n_documents"], item[0]))
         summary[f"{kind}s"] = dict(by_size)
+    for kind in ("benchmark", "personal"):
+        if groups[kind]:
+            summary[kind] = dict(sorted(groups[kind].items()))
     return summary
 
 
@@ -114,6 +138,10 @@ def _check(config: FilterConfig) -> tuple[Any, ...]:
         read_bad_words(config.bad_words)
     if config.quality_model is not None:
         QualityModel(config.quality_model)
+    if config.block_urls:
+        BlockList.read(config.block_urls)
+    if config.decontaminate:
+        read_decontaminator(config)
     return rules
 
 
@@ -122,7 +150,9 @@ def _more_inputs(config: FilterConfig) -> list[str | None]:
     path = rules_path(config.rules)
     own_rules = None if path is None or config.rules in PRESETS else str(path)
     lid_model = None if config.lid_model == BY_SCRIPT else config.lid_model
-    return [lid_model, config.quality_model, config.bad_words, own_rules]
+    evaluation_sets = [str(path) for given in config.decontaminate for path, _ in benchmark_files(given)]
+    lists = [config.bad_words, *config.block_urls]
+    return [lid_model, config.quality_model, own_rules, *lists, *evaluation_sets]
 
 
 def _tell(summary: dict[str, Any], reporter: Reporter) -> None:
@@ -144,6 +174,17 @@ def _tell(summary: dict[str, Any], reporter: Reporter) -> None:
                 for name, n in groups[:N_ROWS]
             ]
             reporter.table(f"filter: by {kind}", (kind, "documents", "kept", "share"), rows)
+
+    for kind, columns in (
+        ("benchmark", ("evaluation set", "documents")),
+        ("personal", ("masked", "documents")),
+    ):
+        if summary.get(kind):
+            counted = [
+                (name, n.get("n_documents", 0), *([n["n_found"]] if "n_found" in n else []))
+                for name, n in summary[kind].items()
+            ]
+            reporter.table(f"filter: {kind}", (*columns, *(["times"] if kind == "personal" else [])), counted)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -1,5 +1,6 @@
 """The documents of a batch as columns, and what the tests have found of each: what the steps work on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -139,6 +140,7 @@ class Table:
     features: dict[str, Floats] = field(default_factory=dict)
     notes: dict[str, Sequence[Any]] = field(default_factory=dict)
     tests: list[Trial] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)  # what else the manifest has to say
     first: NDArray[np.int64] = field(init=False)  # the first test that each one failed, -1 for none
 
     def __post_init__(self) -> None:
@@ -155,12 +157,26 @@ class Table:
         self.is_exempt |= mask
         self.looked_at &= ~mask
 
-    def test(self, rule: str, broken: Mask, values: Sequence[Any] | Floats, bound: Any) -> None:
+    @property
+    def left(self) -> Mask:
+        """Say which documents no test has rejected, the exempt among them; with `is_thorough`, all."""
+        return np.ones(len(self.documents), bool) if self.is_thorough else self.first < 0
+
+    def test(
+        self,
+        rule: str,
+        broken: Mask,
+        values: Sequence[Any] | Floats,
+        bound: Any,
+        *,
+        spares_exempt: bool = True,
+    ) -> None:
         """Record a test: of the documents looked at, those where `broken` is set have failed it.
 
         `values`, one a document, say what was found, `bound` what was allowed; both end up in the reason.
         """
-        broken = broken & ~self.is_exempt
+        if spares_exempt:
+            broken = broken & ~self.is_exempt
         self.first[broken & (self.first < 0)] = len(self.tests)
         self.tests.append(Trial(rule, broken, values, bound))
         if not self.is_thorough:
