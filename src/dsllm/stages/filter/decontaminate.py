@@ -90,30 +90,37 @@ class Decontaminator:
         by_text: dict[int, dict[int, list[list[int]]]] = {}
         for row in self.index.find(texts).tolist():
             by_text.setdefault(row[TEXT], {}).setdefault(row[REFERENCE], []).append(row)
-        found = {number: self._judge(texts.text(number), by_item) for number, by_item in by_text.items()}
-        return {number: hits for number, hits in found.items() if hits}
+        found = {}
+        for number, by_item in by_text.items():
+            enough = {item: rows for item, rows in by_item.items() if self._is_enough(item, rows)}
+            if enough and (hits := self._judge(texts.text(number), enough)):
+                found[number] = hits
+        return found
+
+    def _is_enough(self, reference: int, rows: list[list[int]]) -> bool:
+        """Tell whether quotes of a reference say that a document is contaminated."""
+        return self._share(reference, rows) >= self.min_share or _longest(rows) >= self.quote_words
+
+    def _share(self, reference: int, rows: list[list[int]]) -> float:
+        ranges = [(row[REFERENCE_FIRST], row[REFERENCE_END]) for row in rows]
+        return share_covered(ranges, self.index.size_of(reference))
 
     def _judge(self, text: str, by_reference: dict[int, list[list[int]]]) -> list[Contamination]:
+        """Compare quotes that would be enough as words; the worst item comes first."""
         text_words, spans = words(text, fold=True), word_spans(text)
         hits = []
         for reference, rows in by_reference.items():
-            item_words = words(self.texts[reference].text, fold=True)
+            item = self.texts[reference]
+            item_words = words(item.text, fold=True)
             quotes = [row for row in rows if self._is_quote(text_words, item_words, row)]
-            if not quotes:
-                continue
-            share = share_covered(
-                [(row[REFERENCE_FIRST], row[REFERENCE_END]) for row in quotes], len(item_words)
-            )
-            longest = max(quotes, key=lambda row: (row[REFERENCE_END] - row[REFERENCE_FIRST], -row[FIRST]))
-            n_longest = longest[REFERENCE_END] - longest[REFERENCE_FIRST]
-            if share >= self.min_share or n_longest >= self.quote_words:
-                shown = text_words[longest[FIRST] : longest[END]][:SHOWN_WORDS]
-                places = [(spans[row[FIRST]][0], spans[row[END] - 1][1]) for row in quotes]
-                hits.append(
-                    Contamination(
-                        self.texts[reference].place, share, " ".join(shown), _in_bytes(text, places)
-                    )
+            if quotes and self._is_enough(reference, quotes):
+                longest = max(
+                    quotes, key=lambda row: (row[REFERENCE_END] - row[REFERENCE_FIRST], -row[FIRST])
                 )
+                shown = " ".join(text_words[longest[FIRST] : longest[END]][:SHOWN_WORDS])
+                places = [(spans[row[FIRST]][0], spans[row[END] - 1][1]) for row in quotes]
+                share = self._share(reference, quotes)
+                hits.append(Contamination(item.place, share, shown, _in_bytes(text, places)))
         return sorted(hits, key=lambda hit: (-hit.share, hit.item))
 
     def _is_quote(self, text_words: list[str], item_words: list[str], row: list[int]) -> bool:
@@ -123,6 +130,10 @@ class Decontaminator:
         n_needed = min(self.index.n_words, len(item_words))
         n_telling = len({word for word in original if any(map(str.isalpha, word))})
         return 2 * n_telling >= n_needed and differs_by_one(quoted, original)
+
+
+def _longest(rows: list[list[int]]) -> int:
+    return max(row[REFERENCE_END] - row[REFERENCE_FIRST] for row in rows)
 
 
 def differs_by_one(quoted: list[str], original: list[str]) -> bool:
