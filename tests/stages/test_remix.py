@@ -13,6 +13,7 @@ import zstandard
 
 from dsllm.config import RunOptions, parse_weights
 from dsllm.errors import ConfigError, DocumentError, InputError
+from dsllm.io.sources import find_sources
 from dsllm.progress import Reporter
 from dsllm.stages.remix import run as run_module
 from dsllm.stages.remix.config import RemixConfig
@@ -103,6 +104,50 @@ def test_weights_are_reached(tmp_path, two):
     assert (
         counts["n_text_bytes_written"] == written.total() == pytest.approx(counts["n_text_bytes"], rel=0.005)
     )
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"weights": ("en=0.6", "zh=0.4")},
+        {"weights": ("en=0.05", "zh=0.95"), "budget": "500kB"},
+        {"temperature": 3.0},
+        {"even": True, "max_epochs": 6.0},
+    ],
+    ids=str,
+)
+def test_shares_are_within_half_a_percent_and_lines_come_as_often_as_stated(
+    tmp_path, two, settings, n_workers
+):
+    counts = remix(two, tmp_path / "out", shard_bytes=50_000, n_workers=n_workers, **settings)
+    inputs = {orjson.loads(line)["id"]: line for line in input_lines(two)}
+    copies, n_bytes = copies_by_id(tmp_path / "out"), Counter()
+    for line in read_folder(tmp_path / "out"):
+        document = orjson.loads(line)
+        name, _, copy = document["id"].partition("#")
+        first = orjson.loads(inputs[name])
+        assert line == inputs[name] if not copy else document | {"id": name} == first
+        n_bytes[name[:2]] += len(document["text"].encode())
+    ids = [orjson.loads(line)["id"] for line in read_folder(tmp_path / "out")]
+    expected = [f"{name}#{n + 1}" if n else name for name, times in copies.items() for n in range(times)]
+    assert sorted(ids) == sorted(expected)
+    assert set(copies) <= set(inputs)
+    for name, source in counts["sources"].items():
+        own = [copies[identity] for identity in inputs if identity.startswith(name)]
+        assert abs(n_bytes[name] / n_bytes.total() - source["wanted"]) < 0.005
+        assert max(own) - min(own) <= 1
+        assert (sum(own), own.count(0)) == (source["n_written"], source["n_dropped"])
+
+
+def test_a_picture_has_the_same_bytes_and_is_no_input(tmp_path, two):
+    for name in ("one", "other"):
+        remix(two, tmp_path / name, weights=("en=0.5", "zh=0.5"), picture="svg")
+    picture = (tmp_path / "one" / "mixture.svg").read_text()
+    assert picture == (tmp_path / "other" / "mixture.svg").read_text()
+    for word in ("before", "wanted", "reached", "epochs", ">en<", ">zh<"):
+        assert word in picture
+    assert all("shard-" in source.path for source in find_sources([str(tmp_path / "one")]))
 
 
 def test_copies_differ_by_at_most_one_and_have_ids_of_their_own(tmp_path, two):

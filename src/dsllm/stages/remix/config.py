@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from dsllm.config import DocumentSettings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
@@ -52,6 +53,9 @@ class RemixConfig(DocumentSettings):
     )
     budget: str | None = setting(
         None, "Text of the output, 100MB or 2B-tokens; without it, as much as the inputs have."
+    )
+    picture: Literal["svg", "png", "none"] = setting(
+        "none", "Format of a picture of shares and epochs by source, mixture.svg beside the shards."
     )
     shard_bytes: int = setting(64 << 20, "About how much goes into a shard.", unit="bytes", min=1)
     seed: int = setting(0, "Seed of the shuffle and of the choice of documents.", min=0, max=2**63 - 1)

@@ -35,6 +35,7 @@ from dsllm.stages.remix.measure import COLUMNS, DOCUMENT, Measure
 from dsllm.stages.remix.mix import wanted_shares
 from dsllm.stages.remix.mixing_law import propose, read_runs
 from dsllm.stages.remix.mixture import mix
+from dsllm.stages.remix.picture import draw_mixture
 from dsllm.stages.remix.shuffle import TAKEN, Gather, Gathered, Parts, Scatter
 from dsllm.text.tokenizer_files import load_tokenizer
 from dsllm.workers.passes import Pass, column_path, read_bad_lines, read_column
@@ -229,6 +230,9 @@ class _Job:
     def _finish(self, counts: dict[str, Any]) -> None:
         if self.out is None:
             return
+        if self.config.picture != "none":
+            with self.out.create(f"mixture.{self.config.picture}") as file:
+                file.write(draw_mixture(counts["sources"], self.config.picture))
         for source in self.sources:
             if source.stream_hash:
                 self.out.set_stream_hash(source.stream_hash.hexdigest())
