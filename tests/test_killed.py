@@ -65,7 +65,13 @@ def write_inputs(folder: Path) -> None:
     for index in range(3):
         picked = [generator.choice(texts) for _ in range(300)]
         rows = [
-            {"id": f"{index}-{n}", "source": "ab"[n % 2], "text": words} for n, words in enumerate(picked)
+            {
+                "id": f"{index}-{n}",
+                "source": "ab"[n % 2],
+                "url": f"http://h{n % 7}.example/{n}",
+                "text": f"{words}\nread more on page {n}",
+            }
+            for n, words in enumerate(picked)
         ]
         write_lines(folder / f"docs{index}.jsonl", rows)
     turns = [
@@ -112,6 +118,8 @@ STAGES = {
     "dedup": f"dedup {DOCS} -o out-dedup --removed out-removed --write-index out-index",
     "dedup bloom": f"dedup {DOCS} -o out-bloom --bloom --removed out-bloomed",
     "filter": f"filter {DOCS} -o out-filter --rejected out-rejected",
+    "filter in passes": f"filter {DOCS} -o out-passes --rejected out-failed --languages any "
+    "--max-line-repeats 9 --max-host-rejection 0.9 --mask-personal",
     "remix": f"remix {DOCS} -o out-remix --weights a=0.7,b=0.3",
     "tokenize train": f"tokenize train {DOCS} -o out-tokenizer --vocab-size 400",
     "tokenize encode": f"tokenize encode {DOCS} -o out-tokens --tokenizer out-tokenizer --shard-tokens 20000",

@@ -12,7 +12,8 @@ from dsllm.text.texts import Texts
 
 # Numbers that standards and issuers print as examples, and numbers reserved for fiction.
 PERSONAL = {
-    "email": ["jane.doe+list@mail.acme.co.uk", "bob_1@acme.museum", "mailto:joe@acme.io", "邮箱joe@qq.com。"],
+    "email": ["jane.doe+list@mail.acme.co.uk", "bob_1@acme.museum", "mailto:%20joe@acme.io",
+        "mailto:joe@acme.io", "邮箱joe@qq.com。"],
     "phone": [
         "(212) 555-0147", "212-555-0147", "212.555.0147", "1-212-555-0147", "+1 212 555 0147", "+12125550147",
         "+44 20 7946 0958", "Tel: 020 7946 0958", "phone 555 867 5309", "+33 1 23 45 67 89",

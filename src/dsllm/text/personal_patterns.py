@@ -153,7 +153,7 @@ _ADDRESS = re.compile(
 Check = Callable[[bytes, int, int], bool]
 _BY_KIND: dict[str, dict[bytes, Check]] = {
     "email": {
-        rb"(?<![\w.%+\-])[A-Za-z0-9_][\w.%+\-]{0,63}@"
+        rb"(?<![\w.+\-])[A-Za-z0-9_][\w.+\-]{0,63}@"
         rb"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,40}[A-Za-z0-9])?\.){1,4}"
         rb"[A-Za-z]{2,12}(?![\w\-]|\.\w)": _is_email
     },
