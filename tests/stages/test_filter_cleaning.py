@@ -151,6 +151,17 @@ def test_a_hash_that_leads_astray_removes_nothing():
     assert not differs_by_one("a x b y c".split(), "a b c".split())
 
 
+def test_hits_are_explained_with_item_and_words():
+    write_lines("set.jsonl", [{"question": ITEM}])
+    rows = documents(FILLER, FILLER + ITEM, ITEM + " joe@acme.io")
+    counts = run_filter(rows, decontaminate=("set.jsonl",), explain=True, mask_personal=True)
+    assert ids() == [0]
+    found = counts["explained"]["tests"]["decontaminate"]["at_the_border"]["removed"]
+    assert [example["value"]["item"] for example in found] == ["set.jsonl:1 question"] * 2
+    assert found[0]["value"]["ngram"] == " ".join(words(ITEM, fold=True))
+    assert "personal" not in counts  # as without: what goes is not masked
+
+
 def test_exempt_sources_are_decontaminated_and_masked_all_the_same():
     write_lines("set.jsonl", [{"question": ITEM}])
     rows = documents(FILLER + ITEM, FILLER + "joe@acme.io", source="code")

@@ -125,7 +125,19 @@ def filter_(run: Run) -> list[Block]:
     tables = [
         _kept_by(kind, found) for kind in ("language", "source") if len(found := groups.get(kind, {})) > 1
     ]
+    for kind, columns in _MORE_COUNTS.items():
+        counted = sorted(groups.get(kind, {}).items())
+        if counted:
+            rows = [[name, *(numbers.get(key) for key in columns)] for name, numbers in counted]
+            tables.append(table([kind, *columns.values()], rows[:MAX_ROWS]))
     return blocks + tables
+
+
+# What cleaning counts: items of evaluation sets, personal data; names of counts and of columns.
+_MORE_COUNTS = {
+    "benchmark": {"n_documents": "documents with its items"},
+    "personal": {"n_documents": "documents", "n_found": "masked"},
+}
 
 
 def split_counts(counts: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:

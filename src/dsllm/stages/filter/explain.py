@@ -148,7 +148,7 @@ def _add_examples(found: Explanation, table: Table, trial: Trial) -> None:
     """Pick the documents nearest to a bound that is a number."""
     if not isinstance(trial.bound, int | float):
         return
-    values = np.asarray(trial.values, np.float64)
+    values = np.array([_number(value) for value in trial.values], np.float64)
     distances = np.abs(values - trial.bound) / max(abs(trial.bound), _LEAST_BOUND)
     for is_removed in (True, False):
         places = np.flatnonzero((trial.broken == is_removed) & ~table.is_exempt & ~np.isnan(distances))
@@ -156,6 +156,12 @@ def _add_examples(found: Explanation, table: Table, trial: Trial) -> None:
         examples = [_example(table, trial, int(place), float(distances[place])) for place in nearest]
         key = trial.rule, is_removed
         found.examples[key] = sorted([*found.examples.get(key, ()), *examples])[:N_EXAMPLES]
+
+
+def _number(value: Any) -> float:
+    """Take what a bound is for: the share of an item, where more is said of it."""
+    number = value["share"] if isinstance(value, dict) else value
+    return np.nan if number is None else float(number)
 
 
 def _example(table: Table, trial: Trial, place: int, distance: float) -> Example:
