@@ -97,6 +97,17 @@ def test_room_grows_and_hits_on_other_words_are_none(monkeypatch):
     assert quotes_compiled.FULL < 0
 
 
+def test_templates_of_many_references_are_found_by_what_else_these_say(monkeypatch):
+    monkeypatch.setattr("dsllm.text.quotes.MAX_SHARED", 3)
+    template = "answer the following question about the text that is given above in one word"
+    own = ["a b c d e f g", "h i j k l m n", "o p q r s t u", "v w x y z aa bb"]
+    index = QuoteIndex.build(
+        join([f"{template} {words}" for words in own]), n_words=13, min_words=8, least_changed=12
+    )
+    rows = index.find(join([template, f"{template} {own[1]}"])).tolist()
+    assert rows == [[1, 0, 21, 1, 0, 21]]
+
+
 def test_shares_by_hand():
     assert share_covered([(0, 4), (2, 6), (8, 10)], 10) == 0.8
     assert share_covered([], 10) == 0.0

@@ -7,7 +7,8 @@ are not looked for.
 
 How: whatever is changed, a half of the covered words is unchanged. So halves are looked for first, by hash,
 at every word of a text: `n_words // 2` words at each place of a reference, or the first and the last half of
-a short one. What they lead to is compared word by word, as hashes of 64 bits.
+a short one. What they lead to is compared word by word, as hashes of 64 bits. Halves that more than
+MAX_SHARED references have in common are part of a template: what else these references say leads to them.
 """
 
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from dsllm.text.texts import Texts
 from dsllm.text.word_hashes_compiled import hash_runs, hash_texts
 
 Int64s = NDArray[np.int64]
+MAX_SHARED = 1000
 _BITS_PER_SEED = 16
 _ROOM = 4096
 
@@ -54,6 +56,8 @@ class QuoteIndex:
             hash_runs(words, size, hashes)
             seeds[sizes == size] = hashes[places[sizes == size]]
         order = np.argsort(seeds, kind="stable")
+        _, counts = np.unique(seeds, return_counts=True)
+        order = order[np.repeat(counts <= MAX_SHARED, counts)]
         seeds = seeds[order]
         keys = np.zeros(_power_of_two(2 * len(seeds)), np.uint64)
         starts = np.full(len(keys), -1, np.int64)
