@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-N_SAMPLE = 10
+N_SAMPLE = 20
 RUN_UNITS = {"a": "a", "space": " ", "=": "=", "line end": "\n", "zh": "的", "aA": "aA"}
 PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
