@@ -9,13 +9,17 @@ files and 83 % of LaTeX documents come out as `code`. A language that it does no
 knows, at times with confidence. Text without any letter is `none`, whatever the model.
 """
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.errors import InputError
+from dsllm.text.fasttext_file import read_fasttext
+from dsllm.text.fasttext_model import FastText
+from dsllm.text.letters_compiled import have_letters
 from dsllm.text.texts import Texts
 
 SHIPPED_MODEL = Path(__file__).parent / "language_id.ftz"
@@ -26,8 +30,17 @@ SURE_OF_CODE = 0.7
 _PREFIX = "__label__"
 
 
+class _Classifier(Protocol):
+    """A model: `predict` gives the probability of each of its `labels`, shape (n_texts, n_labels)."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    def predict(self, texts: Texts) -> NDArray[np.float64]: ...
+
+
 class LanguageModel:
-    """Names the language of a text."""
+    """Names the language of texts."""
 
     def __init__(self, path: str | None) -> None:
         """Load the model at `path`, or the shipped one.
@@ -36,28 +49,31 @@ class LanguageModel:
             InputError: no such file, or no fastText classifier.
         """
         self._model = _load(Path(path) if path else SHIPPED_MODEL, "--lid-model")
+        self._labels = [*(label.removeprefix(_PREFIX) for label in self._model.labels), NO_LETTERS]
 
     def guess(self, text: str) -> tuple[str, float]:
-        """Return the likeliest language of the whole text and its probability.
+        """Return the likeliest language of the whole text and its probability: see `guess_all`."""
+        labels, index, confidence = self.guess_all(Texts.join([text.encode()]))
+        return labels[index[0]], float(confidence[0])
+
+    def guess_all(self, texts: Texts) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
+        """Guess the language of each text: (labels, the number of each text's label, its probability).
 
         It is `code` only where that is clear: a manual with much code in it is still a manual.
         """
-        if not any(map(str.isalpha, text)):
-            return NO_LETTERS, 1.0
-        found = self._model.f.predict(_one_line(text), 2, 0.0, "strict")
-        probability, label = found[0]
-        if label == CODE and probability < SURE_OF_CODE and len(found) > 1:
-            second, label = found[1]
-            probability = second / (1 - probability)  # given that it is prose
-        return label.removeprefix(_PREFIX), _probability(probability)
-
-    def guess_all(self, texts: Texts) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
-        """Guess the language of each text: (labels, the number of each text's label, its probability)."""
-        found = [self.guess(texts.text(place)) for place in range(len(texts.ends))]
-        labels = list(dict.fromkeys(label for label, _ in found))
-        numbers = {label: number for number, label in enumerate(labels)}
-        index = np.array([numbers[label] for label, _ in found], np.int64)
-        return labels, index, np.array([probability for _, probability in found], np.float64)
+        found = self._model.predict(texts)
+        rows = np.arange(len(found))
+        index = found.argmax(axis=1)
+        confidence = found[rows, index]
+        if CODE in self._model.labels and len(self._model.labels) > 1:
+            unsure = np.flatnonzero((index == self._model.labels.index(CODE)) & (confidence < SURE_OF_CODE))
+            found[unsure, index[unsure]] = -1
+            index[unsure] = found[unsure].argmax(axis=1)
+            # given that it is prose
+            confidence[unsure] = found[unsure, index[unsure]] / (1 - confidence[unsure])
+        nothing = ~have_letters(texts) | (confidence == 0)
+        index[nothing], confidence[nothing] = len(self._labels) - 1, 1.0
+        return self._labels, index, _rounded(confidence)
 
 
 class QualityModel:
@@ -70,44 +86,62 @@ class QualityModel:
             InputError: no such file, no fastText classifier, or one without the label for good text.
         """
         self._model = _load(Path(path), "--quality-model")
-        labels = self._model.get_labels()
+        labels = self._model.labels
         if GOOD not in labels:
             raise InputError(
                 f"{path}: its labels are {', '.join(sorted(labels)[:6])}, {GOOD} is not among them",
                 hint=f"give --quality-model a classifier trained with {GOOD} on the good examples",
             )
+        self._place = labels.index(GOOD)
 
     def score(self, text: str) -> float:
         """Return the probability of the label for good text."""
-        found = self._model.f.predict(_one_line(text), -1, 0.0, "strict")
-        return next((_probability(probability) for probability, label in found if label == GOOD), 0.0)
+        return float(self.score_all(Texts.join([text.encode()]))[0])
 
     def score_all(self, texts: Texts) -> NDArray[np.float64]:
-        """Score each text, shape (n_texts,)."""
-        return np.array([self.score(texts.text(place)) for place in range(len(texts.ends))], np.float64)
+        """Give the probability of the label for good text of each, shape (n_texts,)."""
+        return _rounded(self._model.predict(texts)[:, self._place])
 
 
-def _load(path: Path, flag: str) -> Any:
+class _Library:
+    """A classifier that only the package `fasttext` can read."""
+
+    def __init__(self, path: Path, flag: str) -> None:
+        import fasttext
+
+        try:
+            self._model = fasttext.load_model(str(path))
+            is_classifier = self._model.f.getArgs().model.name == "supervised"
+        except (ValueError, MemoryError, RuntimeError) as error:  # what the C++ reader throws at other files
+            raise InputError(f"{path}: {error}", hint=f"give {flag} a fastText model, .bin or .ftz") from None
+        if not is_classifier:
+            raise InputError(
+                f"{path}: word vectors, not a classifier",
+                hint=f"give {flag} a model of `fasttext supervised`",
+            )
+        self.labels = tuple(self._model.get_labels())
+        self._places = {label: place for place, label in enumerate(self.labels)}
+
+    def predict(self, texts: Texts) -> NDArray[np.float64]:
+        """As `FastText.predict`."""
+        probabilities = np.zeros((len(texts.ends), len(self.labels)))
+        for text in range(len(texts.ends)):
+            for probability, label in self._model.f.predict(_one_line(texts.text(text)), -1, 0.0, "strict"):
+                probabilities[text, self._places[label]] = probability
+        return probabilities
+
+
+def _load(path: Path, flag: str) -> _Classifier:
     if not path.is_file():
         raise InputError(f"{path}: no such file", hint=f"give {flag} a fastText model, .bin or .ftz")
-    import fasttext
-
-    try:
-        model = fasttext.load_model(str(path))
-        is_classifier = model.f.getArgs().model.name == "supervised"
-    except (ValueError, MemoryError, RuntimeError) as error:  # what the C++ reader throws at other files
-        raise InputError(f"{path}: {error}", hint=f"give {flag} a fastText model, .bin or .ftz") from None
-    if not is_classifier:
-        raise InputError(
-            f"{path}: word vectors, not a classifier", hint=f"give {flag} a model of `fasttext supervised`"
-        )
-    return model
+    found = read_fasttext(path) if path.stat().st_size else "empty"
+    return found if isinstance(found, FastText) else _Library(path, flag)
 
 
 def _one_line(text: str) -> str:
-    """Make one line of all lines; `</s>` would end the text for fastText, wherever it stands."""
-    return text.replace("\n", " ").replace("</s>", "< /s>") + "\n"
+    """Make one line of all lines, without the word `</s>`, which would end the text for fastText."""
+    return " ".join(word for word in re.split(r"[ \t\n\v\f\r\0]+", text) if word != "</s>") + "\n"
 
 
-def _probability(value: float) -> float:
-    return min(1.0, round(value, 6))  # fastText adds 1e-5 before the logarithm
+def _rounded(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.minimum(1.0, np.round(probabilities, 6))  # fastText adds 1e-5 before the logarithm

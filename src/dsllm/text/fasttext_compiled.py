@@ -1,0 +1,256 @@
+"""The loops of `fasttext_model.py`, compiled: words of texts, and their rows of the input matrix.
+
+A word is what stands between white space. Its rows are its own, where it is in the dictionary, and those of
+its character n-grams, by their hash. Words of up to 32 bytes are remembered with the sum of their rows.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsllm.text.compiled import compiled
+from dsllm.text.fasttext_entries_compiled import NOT_FOUND, Bytes, Int64s, begins, find_entry, hash_bytes
+from dsllm.text.fasttext_ngrams_compiled import (
+    BUCKET,
+    MAX_N,
+    MAX_SIZE,
+    N_STARTS,
+    N_WORDS,
+    ROW_BYTES,
+    WORD_NGRAMS,
+    find_ngrams,
+    row_of_bucket,
+)
+from dsllm.text.vector import (
+    BLOCK_BYTES,
+    N_LANES,
+    add_floats,
+    load_word,
+    mask_of_equal,
+    prefetch,
+    write_places,
+)
+
+# A slot of the memory: four words with the bytes of a word, what is known of it, and the sum of its rows.
+SLOT_WORDS = 8
+_N_ROWS, _HASH = 4, 5
+MAX_REMEMBERED = 32  # bytes
+_N_PLACES = 1024  # at a time
+
+_NGRAM_FACTOR = np.uint64(116049371)
+_FACTOR, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+_THIRD, _FOURTH = np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB)
+_HEAD_MASKS = np.array([(1 << 8 * n_bytes) - 1 for n_bytes in range(9)], np.uint64)
+_SPACES = np.frombuffer(b"\t\v\f\r\n\0", np.uint8)
+_BLANK = np.uint8(ord(" "))
+_END = np.frombuffer(b"</s>", np.uint8)
+_LABEL = np.frombuffer(b"__label__", np.uint8)
+
+
+@compiled
+def sum_rows(
+    data: Bytes, ends: Int64s, entry_data: Bytes, spans: Int64s, table: NDArray[np.int32], rows: Bytes,
+    kept_bits: NDArray[np.uint64], kept_before: Int64s, shape: Int64s, memory: NDArray[np.uint64],
+    sums: NDArray[np.float64], n_rows: Int64s,
+) -> None:  # fmt: skip
+    """Add up the rows of all words of each text into `sums` (n_texts, width), and count them in `n_rows`.
+
+    Args:
+        data: texts with 2 * BLOCK_BYTES or more behind the last.
+        ends: (n_texts,), where each text ends.
+        entry_data: bytes of the dictionary's entries.
+        spans: where the entries are in it.
+        table: hash table of the entries; entries from shape[N_WORDS] on are labels.
+        rows: the input matrix as bytes, shape[ROW_BYTES] for a row of float32, with BLOCK_BYTES behind it.
+        kept_bits: a bit for each bucket, whether it has a row; (0,) where all have.
+        kept_before: how many have one before each word of these bits.
+        shape: by the names in `fasttext_ngrams_compiled.py`; without n-grams MAX_N is 0, WORD_NGRAMS 1.
+        memory: (n_slots, SLOT_WORDS + width / 2), zeros at first; n_slots is a power of two, or 0.
+        sums: float64, zeros, of a width that is a multiple of N_LANES.
+        n_rows: (n_texts,), zeros.
+    """
+    width, word_ngrams = sums.shape[1], shape[WORD_NGRAMS]
+    places = np.empty(_N_PLACES + 2 * BLOCK_BYTES, np.int64)
+    slots = np.empty(len(places), np.int64)
+    scratch = np.zeros((2 + MAX_SIZE, N_STARTS + shape[MAX_N] + 2 * N_LANES), np.int32)
+    found = np.empty(N_STARTS * max(shape[MAX_N], 1) + 1, np.int32)
+    chains = np.zeros(word_ngrams + 1, np.uint64)
+    word_sum = np.zeros((1, width), np.float64)
+    word_start = 0
+    for text in range(len(ends)):
+        place, n_chains = word_start, 0
+        while place < ends[text]:
+            place, n_places = _find_spaces(data, place, ends[text], places)
+            _find_slots(data, word_start, places[:n_places], memory, slots)
+            for index in range(n_places):
+                start, end = word_start, places[index]
+                word_start = end + 1
+                if start == end:
+                    continue
+                slot, is_known = slots[index], False
+                if slot >= 0:
+                    slot, is_known = _look_up(memory, slot, data, start, end)
+                if not is_known:
+                    target, row = (word_sum, 0) if slot >= 0 else (sums, text)
+                    n_added, hashed = _add_word(
+                        data, start, end, entry_data, spans, table, rows, kept_bits, kept_before, shape,
+                        scratch, found, target, row,
+                    )  # fmt: skip
+                    if slot >= 0:
+                        _remember(data, start, end, memory, slot, n_added, hashed, word_sum)
+                if slot >= 0:
+                    n_added, hashed = np.int64(memory[slot, _N_ROWS]), np.uint32(memory[slot, _HASH])
+                    for column in range(0, width, N_LANES):
+                        add_floats(
+                            memory,
+                            8 * (slot * memory.shape[1] + SLOT_WORDS) + 4 * column,
+                            sums,
+                            text * width + column,
+                        )
+                if n_added >= 0:
+                    n_rows[text] += n_added
+                    if word_ngrams > 1:
+                        n_chains = _add_chains(
+                            hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text
+                        )
+        word_start = ends[text]
+        hashed = _add_end(entry_data, spans, table, rows, shape, sums, n_rows, text)
+        if word_ngrams > 1:
+            _add_chains(hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text)
+
+
+@compiled
+def _find_spaces(data, place, end, places):
+    """Write where the next words end: the next white space, or the end of the text; (place, n_places)."""
+    n_places = 0
+    while place < end and n_places < _N_PLACES:
+        mask = mask_of_equal(data, place, _BLANK)
+        for space in _SPACES:
+            mask |= mask_of_equal(data, place, space)
+        if end - place < BLOCK_BYTES:
+            mask &= (np.uint64(1) << np.uint64(end - place)) - np.uint64(1)
+        n_places = write_places(mask, place, places, n_places)
+        place = min(place + BLOCK_BYTES, end)
+    if place == end:
+        places[n_places] = end
+        n_places += 1
+    return place, n_places
+
+
+@compiled
+def _find_slots(data, start, ends, memory, slots):
+    """Say which slot each word belongs to, NOT_FOUND for a long one; the slots begin to be fetched."""
+    longest = MAX_REMEMBERED if len(memory) else 0
+    for index in range(len(ends)):
+        n_bytes = ends[index] - start
+        slots[index] = NOT_FOUND
+        if 0 < n_bytes <= longest:
+            mixed = (load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]) * _FACTOR
+            if n_bytes > 8:
+                mixed ^= (load_word(data, start + 8) & _HEAD_MASKS[min(n_bytes - 8, 8)]) * _SECOND
+            if n_bytes > 16:
+                mixed ^= (load_word(data, start + 16) & _HEAD_MASKS[min(n_bytes - 16, 8)]) * _THIRD
+                mixed ^= (load_word(data, start + 24) & _HEAD_MASKS[min(max(n_bytes - 24, 0), 8)]) * _FOURTH
+            slots[index] = np.int64((mixed ^ mixed >> np.uint64(32)) & np.uint64(len(memory) - 1))
+            prefetch(memory, 8 * memory.shape[1] * slots[index])
+            prefetch(memory, 8 * memory.shape[1] * slots[index] + BLOCK_BYTES)
+        start = ends[index] + 1
+
+
+@compiled
+def _look_up(memory, slot, data, start, end):
+    """Tell which of two slots has this word, and whether any has."""
+    if _holds(memory, slot, data, start, end):
+        return slot, True
+    if _holds(memory, slot ^ 1, data, start, end):
+        return slot ^ 1, True
+    return slot, False
+
+
+@compiled
+def _holds(memory, slot, data, start, end):
+    """Tell whether a slot has this word."""
+    n_bytes = end - start
+    if memory[slot, 0] != load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]:
+        return False
+    for index in range(1, 4):
+        head = _HEAD_MASKS[min(max(n_bytes - 8 * index, 0), 8)]
+        if memory[slot, index] != load_word(data, start + 8 * index) & head:
+            return False
+    return True
+
+
+@compiled
+def _remember(data, start, end, memory, slot, n_added, hashed, word_sum):
+    """Put a word into its slot; what was there moves into the other one. Clears `word_sum`."""
+    for index in range(memory.shape[1]):
+        memory[slot ^ 1, index] = memory[slot, index]
+    for index in range(4):
+        n_bytes = min(max(end - start - 8 * index, 0), 8)
+        memory[slot, index] = load_word(data, start + 8 * index) & _HEAD_MASKS[n_bytes]
+    memory[slot, _N_ROWS], memory[slot, _HASH] = np.uint64(n_added), np.uint64(hashed)
+    values = memory.view(np.float32)
+    for column in range(word_sum.shape[1]):
+        values[slot, 2 * SLOT_WORDS + column] = np.float32(word_sum[0, column])
+        word_sum[0, column] = 0
+
+
+@compiled
+def _add_word(
+    data, start, end, entry_data, spans, table, rows, kept_bits, kept_before, shape, scratch, found, target,
+    row,
+):  # fmt: skip
+    """Add the rows of a word: (their number, its hash); NOT_FOUND rows for what counts as no word."""
+    hashed = hash_bytes(data, start, end)
+    entry = table[find_entry(data, start, end, hashed, entry_data, spans, table)]
+    if entry >= shape[N_WORDS] or (entry == NOT_FOUND and begins(data, start, end, _LABEL)):
+        return NOT_FOUND, hashed
+    if end - start == len(_END) and begins(data, start, end, _END):  # would end the text for fastText
+        return NOT_FOUND, hashed
+    n_added = 0
+    if entry != NOT_FOUND:
+        _add_row(rows, entry, shape, target, row)
+        n_added = 1
+    if shape[MAX_N] == 0:
+        return n_added, hashed
+    place = start - 1  # "<" stands before the word, ">" behind it
+    width, row_bytes = target.shape[1], shape[ROW_BYTES]
+    while place < end:
+        n_found, place = find_ngrams(data, start, end, place, kept_bits, shape, scratch, found)
+        for index in range(n_found):
+            source = row_of_bucket(found[index], kept_bits, kept_before, shape) * row_bytes
+            for column in range(0, width, N_LANES):
+                add_floats(rows, source + 4 * column, target, row * width + column)
+        n_added += n_found
+    return n_added, hashed
+
+
+@compiled
+def _add_row(rows, source, shape, target, row):
+    width = target.shape[1]
+    for column in range(0, width, N_LANES):
+        add_floats(rows, source * shape[ROW_BYTES] + 4 * column, target, row * width + column)
+
+
+@compiled
+def _add_chains(hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text):
+    """Add the word n-grams that end with this word; `chains[n]` is the hash of the last n + 1 words."""
+    value = np.uint64(np.int64(np.int32(hashed)))  # widened with its sign
+    for index in range(n_chains, 0, -1):
+        chains[index] = chains[index - 1] * _NGRAM_FACTOR + value
+        bucket = np.int64(chains[index] % np.uint64(shape[BUCKET]))
+        if len(kept_bits) == 0 or kept_bits[bucket >> 6] >> np.uint64(bucket & 63) & np.uint64(1):
+            _add_row(rows, row_of_bucket(bucket, kept_bits, kept_before, shape), shape, sums, text)
+            n_rows[text] += 1
+    chains[0] = value
+    return min(n_chains + 1, shape[WORD_NGRAMS] - 1)
+
+
+@compiled
+def _add_end(entry_data, spans, table, rows, shape, sums, n_rows, text):
+    """Add the row of the end of a line, which fastText takes for a word; returns its hash."""
+    hashed = hash_bytes(_END, 0, len(_END))
+    entry = table[find_entry(_END, 0, len(_END), hashed, entry_data, spans, table)]
+    if entry != NOT_FOUND and entry < shape[N_WORDS]:
+        _add_row(rows, entry, shape, sums, text)
+        n_rows[text] += 1
+    return hashed
