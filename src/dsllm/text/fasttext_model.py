@@ -22,9 +22,9 @@ from dsllm.text.vector import BLOCK_BYTES, N_LANES
 Loss = Literal["hs", "ns", "softmax", "ova"]
 LOSSES: dict[int, Loss] = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}  # by their numbers in a file
 
+ADDED = 1e-5  # to every probability, before its logarithm is taken
 MEMORY_BYTES = 1 << 24  # of a thread
 _MAX_SIGMOID, _SIGMOID_STEPS = 8, 512
-_LEAST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ class FastText:
         if self.loss == "softmax":
             found: NDArray[np.float64] = np.exp(products - products.max(axis=1, keepdims=True))
             found /= found.sum(axis=1, keepdims=True)
-            found += _LEAST
+            found += ADDED
             return found
         if self.loss == "hs":
             return _walk_tree(products, self.label_counts.tolist())
-        return _sigmoids(products) + _LEAST
+        return _sigmoids(products) + ADDED
 
 
 def _aligned(n_rows: int, n_words: int) -> NDArray[np.uint64]:
@@ -111,8 +111,8 @@ def _walk_tree(products: NDArray[np.float64], counts: Sequence[int]) -> NDArray[
     rights = 1 / (1 + np.exp(-products))
     for fork, (left, right) in reversed(list(enumerate(_tree(counts)))):
         node = len(counts) + fork
-        found[:, left] = found[:, node] * (1 - rights[:, fork] + _LEAST)
-        found[:, right] = found[:, node] * (rights[:, fork] + _LEAST)
+        found[:, left] = found[:, node] * (1 - rights[:, fork] + ADDED)
+        found[:, right] = found[:, node] * (rights[:, fork] + ADDED)
     return found[:, : len(counts)]
 
 

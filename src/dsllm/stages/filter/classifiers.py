@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dsllm.errors import InputError
 from dsllm.text.fasttext_file import read_fasttext
-from dsllm.text.fasttext_model import FastText
+from dsllm.text.fasttext_model import ADDED, FastText
 from dsllm.text.letters_compiled import have_letters
 from dsllm.text.texts import Texts
 
@@ -73,7 +73,7 @@ class LanguageModel:
             confidence[unsure] = found[unsure, index[unsure]] / (1 - confidence[unsure])
         nothing = ~have_letters(texts) | (confidence == 0)
         index[nothing], confidence[nothing] = len(self._labels) - 1, 1.0
-        return self._labels, index, _rounded(confidence)
+        return self._labels, index, np.minimum(1.0, np.round(confidence, 6))
 
 
 class QualityModel:
@@ -100,7 +100,7 @@ class QualityModel:
 
     def score_all(self, texts: Texts) -> NDArray[np.float64]:
         """Give the probability of the label for good text of each, shape (n_texts,)."""
-        return _rounded(self._model.predict(texts)[:, self._place])
+        return np.clip(self._model.predict(texts)[:, self._place] - ADDED, 0, 1)
 
 
 class _Library:
@@ -141,7 +141,3 @@ def _load(path: Path, flag: str) -> _Classifier:
 def _one_line(text: str) -> str:
     """Make one line of all lines, without the word `</s>`, which would end the text for fastText."""
     return " ".join(word for word in re.split(r"[ \t\n\v\f\r\0]+", text) if word != "</s>") + "\n"
-
-
-def _rounded(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.minimum(1.0, np.round(probabilities, 6))  # fastText adds 1e-5 before the logarithm

@@ -37,6 +37,18 @@ class FilterConfig(CleaningSettings):
         None, "fastText classifier with the label __label__good; without one quality is not judged."
     )
     min_quality: float = setting(0.5, "Probability of __label__good that a document must have.", min=0, max=1)
+    keep_frac: float | None = setting(
+        None,
+        "Share of the documents to keep, the best by the quality model, in place of min_quality: of all that "
+        "the tests before have left, over the whole corpus (two passes).",
+        above=0,
+        max=1,
+    )
+    keep_frac_by: tuple[str, ...] = setting(
+        ("language",),
+        "Groups of each of which that share is kept: `language`, and fields such as `source`; `corpus` for "
+        "one of all.",
+    )
     exempt_sources: tuple[str, ...] = setting(
         (),
         "Documents with one of these values in their `source` field are kept untested: rules made for prose "
@@ -58,6 +70,11 @@ class FilterConfig(CleaningSettings):
         super().__post_init__()
         if not self.languages:
             raise ConfigError("languages is empty: nothing would be kept", hint="try --languages any")
+        if self.keep_frac is not None and self.quality_model is None:
+            raise ConfigError(
+                f"keep_frac is {self.keep_frac}, but there is no quality model to tell the best by",
+                hint="give --quality-model, one that dsllm filter --train-quality has made",
+            )
         if self.annotate and self.rejected is not None:
             raise ConfigError(
                 f"annotate keeps every document, but rejected names a folder: {self.rejected}",

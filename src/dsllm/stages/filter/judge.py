@@ -21,6 +21,7 @@ from dsllm.stages.filter.personal import MaskPersonal
 from dsllm.stages.filter.recurring import CutRecurring
 from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
 from dsllm.stages.filter.scripts import BY_SCRIPT, Scripts
+from dsllm.stages.filter.share import BestShare, fields_of
 from dsllm.stages.filter.steps import (
     BadWords,
     CutLines,
@@ -74,7 +75,11 @@ class Filter:
         if config.bad_words is not None:
             steps.append(BadWords(read_bad_words(config.bad_words)))
         if config.quality_model is not None:
-            steps.append(Quality(QualityModel(config.quality_model), config.min_quality))
+            quality = QualityModel(config.quality_model)
+            if config.keep_frac is None:
+                steps.append(Quality(quality, config.min_quality))
+            else:
+                steps.append(BestShare(quality, config.keep_frac_by, self.overview.quality))
         if config.decontaminate:
             steps.append(Decontaminate(read_decontaminator(config), config.decontaminate_action == "cut"))
         if config.max_host_rejection is not None:
@@ -87,7 +92,8 @@ class Filter:
     def fields(self) -> tuple[str, ...]:
         """The fields that are read of each document beside the text."""
         has_hosts = self.config.block_urls or self.config.max_host_rejection is not None
-        return tuple(dict.fromkeys(["source", *([self.config.url_field] if has_hosts else [])]))
+        grouped = fields_of(self.config.keep_frac_by) if self.config.keep_frac is not None else []
+        return tuple(dict.fromkeys(["source", *grouped, *([self.config.url_field] if has_hosts else [])]))
 
     def __call__(self, batch: Batch) -> Part:
         """Judge each document: kept lines go on as they came, rejected ones aside with the reason."""
@@ -179,7 +185,7 @@ def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
             if not np.isnan(values[place])
         }
     if not np.isnan(table.quality[place]):
-        found["quality"] = float(table.quality[place])
+        found["quality"] = round(float(table.quality[place]), 6)
     return found
 
 

@@ -1,11 +1,12 @@
 """What must be known of the whole corpus before a document is judged: a pass for each such thing.
 
 1. Lines that recur across documents (recurring.py).
-2. Hosts most of whose documents are rejected, by all tests that the settings ask for (addresses.py).
+2. The quality that the best share of each group has (share.py).
+3. Hosts most of whose documents are rejected, by all tests that the settings ask for (addresses.py).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from dsllm.io.sources import Source
 from dsllm.stages.filter.addresses import HostRates, addresses_of, hash_hosts, rate_hosts
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.recurring import find_recurring
+from dsllm.stages.filter.share import Bound, Group, ScoreDocuments, find_bounds
 from dsllm.stages.filter.table import Table
 from dsllm.text.shingles import Hashes
 from dsllm.workers.passes import Columns, Pass, read_column
@@ -29,19 +31,24 @@ def _no_lines() -> Hashes:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known: hashes of recurring lines, and the hosts whose documents all go."""
+    """What is known: hashes of recurring lines, bounds of the quality, hosts whose documents all go."""
 
     recurring: Hashes = field(default_factory=_no_lines)
+    quality: Mapping[Group, Bound] = field(default_factory=dict)
     hosts: HostRates = field(default_factory=lambda: HostRates(_no_lines(), np.zeros(0)))
 
 
 def is_needed(config: FilterConfig) -> bool:
     """Tell whether there is anything to find out before."""
-    return config.max_line_repeats is not None or config.max_host_rejection is not None
+    settings = (config.max_line_repeats, config.keep_frac, config.max_host_rejection)
+    return any(setting is not None for setting in settings)
 
 
 def look_over(
-    config: FilterConfig, sources: Sequence[Source], work: Pass, make_judge: Callable[[Overview], Judge]
+    config: FilterConfig,
+    sources: Sequence[Source],
+    work: Pass,
+    make_judge: Callable[[FilterConfig, Overview], Judge],
 ) -> Overview:
     """Make the passes that the settings ask for; `make_judge` gives the tests with what is known so far.
 
@@ -52,8 +59,14 @@ def look_over(
     if config.max_line_repeats is not None:
         found = Overview(find_recurring(config, list(sources), work))
         sources = work.spooled(sources)
+    config = replace(config, annotate=False, explain=False, mask_personal=False)
+    if config.keep_frac is not None:
+        before = replace(config, decontaminate=(), max_host_rejection=None)  # the tests that come first
+        task = ScoreDocuments(make_judge(before, found), config.keep_frac_by)
+        found = replace(found, quality=find_bounds(task, config.keep_frac, sources, work))
+        sources = work.spooled(sources)
     if config.max_host_rejection is not None:
-        found = Overview(found.recurring, _find_hosts(config, sources, work, make_judge(found)))
+        found = replace(found, hosts=_find_hosts(config, sources, work, make_judge(config, found)))
     return found
 
 

@@ -4,8 +4,7 @@ Rejected by the first test that fails: the language, then each rule in the order
 model. What stays is written byte for byte as it came.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dsllm.config import RunOptions
@@ -21,6 +20,7 @@ from dsllm.stages.filter.judge import REJECTED, Filter, read_decontaminator
 from dsllm.stages.filter.overview import Overview, is_needed, look_over
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
+from dsllm.stages.filter.share import describe_bounds, show_bounds
 from dsllm.stages.filter.steps import read_bad_words
 from dsllm.workers.documents import Task, map_documents
 from dsllm.workers.passes import Pass
@@ -56,7 +56,7 @@ def run(
         content=lambda: content,
         more_inputs=_more_inputs(config),
         see=explanation.add,
-        prepare=(lambda work, sources: _prepare(config, sources, work)) if is_needed(config) else None,
+        prepare=_prepare(config, content, reporter) if is_needed(config) else None,
     )
     order = [
         "block_urls",
@@ -81,13 +81,22 @@ def run(
     return summary
 
 
-def _prepare(config: FilterConfig, sources: list[Source], work: Pass) -> Task:
-    """Find out what must be known of the whole before; give the task that knows it."""
+def _prepare(
+    config: FilterConfig, content: dict[str, Any], reporter: Reporter
+) -> Callable[[Pass, list[Source]], Task]:
+    """Give what finds out what must be known of the whole before, and gives the task that knows it."""
 
-    def make_judge(found: Overview) -> Any:
-        return Filter(replace(config, annotate=False, explain=False, mask_personal=False), found).judge_batch
+    def make_judge(config: FilterConfig, found: Overview) -> Any:
+        return Filter(config, found).judge_batch
 
-    return Filter(config, look_over(config, sources, work, make_judge))
+    def prepare(work: Pass, sources: list[Source]) -> Task:
+        found = look_over(config, sources, work, make_judge)
+        if found.quality:
+            content["quality_bounds"] = describe_bounds(found.quality, config.keep_frac_by)
+            show_bounds(found.quality, reporter)
+        return Filter(config, found)
+
+    return prepare
 
 
 def plan(
@@ -103,7 +112,10 @@ def plan(
         "n_bytes_to_read": total_bytes(sources),
         "languages": list(config.languages),
         "tests": list(dict.fromkeys(rule.name for rule in rules)),
-        "n_passes": 1 + (config.max_line_repeats is not None) + (config.max_host_rejection is not None),
+        "n_passes": 1
+        + (config.max_line_repeats is not None)
+        + (config.keep_frac is not None)
+        + (config.max_host_rejection is not None),
         "memory_bytes_per_worker": 200 << 20,
     }
 
