@@ -126,7 +126,7 @@ class _Library:
         """As `FastText.predict`."""
         probabilities = np.zeros((len(texts.ends), len(self.labels)))
         for text in range(len(texts.ends)):
-            for probability, label in self._model.f.predict(_one_line(texts.text(text)), -1, 0.0, "strict"):
+            for probability, label in self._model.f.predict(one_line(texts.text(text)), -1, 0.0, "strict"):
                 probabilities[text, self._places[label]] = probability
         return probabilities
 
@@ -138,6 +138,13 @@ def _load(path: Path, flag: str) -> _Classifier:
     return found if isinstance(found, FastText) else _Library(path, flag)
 
 
-def _one_line(text: str) -> str:
-    """Make one line of all lines, without the word `</s>`, which would end the text for fastText."""
-    return " ".join(word for word in re.split(r"[ \t\n\v\f\r\0]+", text) if word != "</s>") + "\n"
+def one_line(text: str) -> str:
+    """Make one line of all lines, without the words that fastText takes for a line's end or a label."""
+    return (
+        " ".join(
+            word
+            for word in re.split(r"[ \t\n\v\f\r\0]+", text)
+            if word and word != "</s>" and not word.startswith(_PREFIX)
+        )
+        + "\n"
+    )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from dsllm.config import setting
 from dsllm.errors import ConfigError
 from dsllm.stages.filter.cleaning import CleaningSettings
+from dsllm.stages.filter.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterConfig(CleaningSettings):
+class FilterConfig(CleaningSettings, TrainingSettings):
     """Which documents stay: by language, by rules, by a quality model, in this order.
 
     The first test that a document fails removes it.

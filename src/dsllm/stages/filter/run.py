@@ -22,6 +22,7 @@ from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
 from dsllm.stages.filter.share import describe_bounds, show_bounds
 from dsllm.stages.filter.steps import read_bad_words
+from dsllm.stages.filter.train_quality import train
 from dsllm.workers.documents import Task, map_documents
 from dsllm.workers.passes import Pass
 
@@ -35,10 +36,14 @@ def run(
 ) -> dict[str, Any]:
     """Write the documents of `inputs` that pass all tests to `output`; return the counts.
 
+    With `train_quality` train a model instead: see `train_quality.py`.
+
     Raises:
         InputError: a model or a rules file that is missing or no such thing, or no document in any input.
         ConfigError: a rule that cannot be.
     """
+    if config.train_quality:
+        return train(config, inputs, output, options=options, reporter=reporter)
     rules = _check(config)
     content: dict[str, Any] = {}
     if config.lid_model is None:
@@ -103,8 +108,10 @@ def plan(
     config: FilterConfig, inputs: Sequence[str], output: str, *, options: RunOptions, reporter: Reporter
 ) -> dict[str, Any]:
     """Say what a run would read and which tests it would make; read no document."""
-    rules = _check(config)
     sources = find_sources(inputs)
+    if config.train_quality:
+        return {"stage": STAGE, "output": output, "n_bytes_to_read": total_bytes(sources), "n_threads": 1}
+    rules = _check(config)
     return {
         "stage": STAGE,
         "output": output,
