@@ -32,9 +32,10 @@ from dsllm.text.vector import (
 
 # A slot of the memory: four words with the bytes of a word, what is known of it, and the sum of its rows.
 SLOT_WORDS = 8
-_N_ROWS, _HASH = 4, 5
+_N_ROWS, _HASH, _SOURCE = 4, 5, 6
 MAX_REMEMBERED = 32  # bytes
 _N_PLACES = 1024  # at a time
+_N_AHEAD = 8  # rows
 
 _NGRAM_FACTOR = np.uint64(116049371)
 _FACTOR, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
@@ -64,58 +65,59 @@ def sum_rows(
         kept_bits: a bit for each bucket, whether it has a row; (0,) where all have.
         kept_before: how many have one before each word of these bits.
         shape: by the names in `fasttext_ngrams_compiled.py`; without n-grams MAX_N is 0, WORD_NGRAMS 1.
-        memory: (n_slots, SLOT_WORDS + width / 2), zeros at first; n_slots is a power of two, or 0.
+        memory: (a power of two, SLOT_WORDS + width / 2), or SLOT_WORDS if MAX_N is 0; zeros at first.
         sums: float64, zeros, of a width that is a multiple of N_LANES.
         n_rows: (n_texts,), zeros.
     """
-    width, word_ngrams = sums.shape[1], shape[WORD_NGRAMS]
     places = np.empty(_N_PLACES + 2 * BLOCK_BYTES, np.int64)
     slots = np.empty(len(places), np.int64)
+    hashes = np.empty(len(places) + shape[WORD_NGRAMS], np.uint32)
+    sources = np.empty(len(hashes) * shape[WORD_NGRAMS], np.int64)
     scratch = np.zeros((2 + MAX_SIZE, N_STARTS + shape[MAX_N] + 2 * N_LANES), np.int32)
     found = np.empty(N_STARTS * max(shape[MAX_N], 1) + 1, np.int32)
-    chains = np.zeros(word_ngrams + 1, np.uint64)
-    word_sum = np.zeros((1, width), np.float64)
+    word_sum = np.zeros((1, sums.shape[1]), np.float64)
+    end_entry, end_hash = _find_end(entry_data, spans, table, shape)
     word_start = 0
     for text in range(len(ends)):
-        place, n_chains = word_start, 0
-        while place < ends[text]:
+        place, n_hashes = word_start, 0
+        while True:
             place, n_places = _find_spaces(data, place, ends[text], places)
             _find_slots(data, word_start, places[:n_places], memory, slots)
+            n_before, n_sources = n_hashes, 0
             for index in range(n_places):
                 start, end = word_start, places[index]
                 word_start = end + 1
                 if start == end:
                     continue
-                slot, is_known = slots[index], False
-                if slot >= 0:
-                    slot, is_known = _look_up(memory, slot, data, start, end)
+                slot, is_known = _look_up(memory, slots[index], data, start, end)
                 if not is_known:
                     target, row = (word_sum, 0) if slot >= 0 else (sums, text)
-                    n_added, hashed = _add_word(
+                    n_added, hashed, source = _add_word(
                         data, start, end, entry_data, spans, table, rows, kept_bits, kept_before, shape,
                         scratch, found, target, row,
                     )  # fmt: skip
                     if slot >= 0:
-                        _remember(data, start, end, memory, slot, n_added, hashed, word_sum)
+                        _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum)
                 if slot >= 0:
                     n_added, hashed = np.int64(memory[slot, _N_ROWS]), np.uint32(memory[slot, _HASH])
-                    for column in range(0, width, N_LANES):
-                        add_floats(
-                            memory,
-                            8 * (slot * memory.shape[1] + SLOT_WORDS) + 4 * column,
-                            sums,
-                            text * width + column,
-                        )
+                    source = np.int64(memory[slot, _SOURCE])
+                    _add_remembered(memory, slot, sums, text)
                 if n_added >= 0:
                     n_rows[text] += n_added
-                    if word_ngrams > 1:
-                        n_chains = _add_chains(
-                            hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text
-                        )
+                    hashes[n_hashes], sources[n_sources] = hashed, source
+                    n_hashes += 1
+                    n_sources += source >= 0
+            if place == ends[text]:  # the end of a line counts as a word
+                hashes[n_hashes], sources[n_sources] = end_hash, end_entry
+                n_hashes += 1
+                n_sources += end_entry >= 0
+            n_sources = _chain(hashes, n_before, n_hashes, kept_bits, kept_before, shape, sources, n_sources)
+            _add_rows(rows, sources, n_sources, shape, sums, text)
+            n_rows[text] += n_sources
+            n_hashes = _keep_last(hashes, n_hashes, shape[WORD_NGRAMS] - 1)
+            if place == ends[text]:
+                break
         word_start = ends[text]
-        hashed = _add_end(entry_data, spans, table, rows, shape, sums, n_rows, text)
-        if word_ngrams > 1:
-            _add_chains(hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text)
 
 
 @compiled
@@ -139,11 +141,10 @@ def _find_spaces(data, place, end, places):
 @compiled
 def _find_slots(data, start, ends, memory, slots):
     """Say which slot each word belongs to, NOT_FOUND for a long one; the slots begin to be fetched."""
-    longest = MAX_REMEMBERED if len(memory) else 0
     for index in range(len(ends)):
         n_bytes = ends[index] - start
         slots[index] = NOT_FOUND
-        if 0 < n_bytes <= longest:
+        if 0 < n_bytes <= MAX_REMEMBERED:
             mixed = (load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]) * _FACTOR
             if n_bytes > 8:
                 mixed ^= (load_word(data, start + 8) & _HEAD_MASKS[min(n_bytes - 8, 8)]) * _SECOND
@@ -158,7 +159,9 @@ def _find_slots(data, start, ends, memory, slots):
 
 @compiled
 def _look_up(memory, slot, data, start, end):
-    """Tell which of two slots has this word, and whether any has."""
+    """Tell which of two slots has this word, and whether any has; a long word has none."""
+    if slot < 0:
+        return slot, False
     if _holds(memory, slot, data, start, end):
         return slot, True
     if _holds(memory, slot ^ 1, data, start, end):
@@ -180,7 +183,7 @@ def _holds(memory, slot, data, start, end):
 
 
 @compiled
-def _remember(data, start, end, memory, slot, n_added, hashed, word_sum):
+def _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum):
     """Put a word into its slot; what was there moves into the other one. Clears `word_sum`."""
     for index in range(memory.shape[1]):
         memory[slot ^ 1, index] = memory[slot, index]
@@ -188,10 +191,19 @@ def _remember(data, start, end, memory, slot, n_added, hashed, word_sum):
         n_bytes = min(max(end - start - 8 * index, 0), 8)
         memory[slot, index] = load_word(data, start + 8 * index) & _HEAD_MASKS[n_bytes]
     memory[slot, _N_ROWS], memory[slot, _HASH] = np.uint64(n_added), np.uint64(hashed)
+    memory[slot, _SOURCE] = np.uint64(source)
     values = memory.view(np.float32)
-    for column in range(word_sum.shape[1]):
+    for column in range(2 * (memory.shape[1] - SLOT_WORDS)):
         values[slot, 2 * SLOT_WORDS + column] = np.float32(word_sum[0, column])
         word_sum[0, column] = 0
+
+
+@compiled
+def _add_remembered(memory, slot, sums, text):
+    width = 2 * (memory.shape[1] - SLOT_WORDS)
+    first = 8 * (slot * memory.shape[1] + SLOT_WORDS)
+    for column in range(0, width, N_LANES):
+        add_floats(memory, first + 4 * column, sums, text * width + column)
 
 
 @compiled
@@ -199,58 +211,82 @@ def _add_word(
     data, start, end, entry_data, spans, table, rows, kept_bits, kept_before, shape, scratch, found, target,
     row,
 ):  # fmt: skip
-    """Add the rows of a word: (their number, its hash); NOT_FOUND rows for what counts as no word."""
+    """Add the rows of a word: (their number, its hash, a row that is still to be added or NOT_FOUND).
+
+    The number is NOT_FOUND for what counts as no word. Without n-grams there is nothing but a row to add.
+    """
     hashed = hash_bytes(data, start, end)
-    entry = table[find_entry(data, start, end, hashed, entry_data, spans, table)]
+    entry = np.int64(table[find_entry(data, start, end, hashed, entry_data, spans, table)])
     if entry >= shape[N_WORDS] or (entry == NOT_FOUND and begins(data, start, end, _LABEL)):
-        return NOT_FOUND, hashed
+        return NOT_FOUND, hashed, NOT_FOUND
     if end - start == len(_END) and begins(data, start, end, _END):  # would end the text for fastText
-        return NOT_FOUND, hashed
+        return NOT_FOUND, hashed, NOT_FOUND
+    if shape[MAX_N] == 0:
+        return 0, hashed, entry
+    width, row_bytes = target.shape[1], shape[ROW_BYTES]
     n_added = 0
     if entry != NOT_FOUND:
-        _add_row(rows, entry, shape, target, row)
+        for column in range(0, width, N_LANES):
+            add_floats(rows, entry * row_bytes + 4 * column, target, row * width + column)
         n_added = 1
-    if shape[MAX_N] == 0:
-        return n_added, hashed
     place = start - 1  # "<" stands before the word, ">" behind it
-    width, row_bytes = target.shape[1], shape[ROW_BYTES]
     while place < end:
         n_found, place = find_ngrams(data, start, end, place, kept_bits, shape, scratch, found)
         for index in range(n_found):
-            source = row_of_bucket(found[index], kept_bits, kept_before, shape) * row_bytes
+            found[index] = row_of_bucket(found[index], kept_bits, kept_before, shape)
+            prefetch(rows, np.int64(found[index]) * row_bytes)
+        for index in range(n_found):
+            source = np.int64(found[index]) * row_bytes
             for column in range(0, width, N_LANES):
                 add_floats(rows, source + 4 * column, target, row * width + column)
         n_added += n_found
-    return n_added, hashed
+    return n_added, hashed, NOT_FOUND
 
 
 @compiled
-def _add_row(rows, source, shape, target, row):
-    width = target.shape[1]
-    for column in range(0, width, N_LANES):
-        add_floats(rows, source * shape[ROW_BYTES] + 4 * column, target, row * width + column)
+def _chain(hashes, first, end, kept_bits, kept_before, shape, sources, n_sources):
+    """Add the rows of the word n-grams that end with words `first` to `end` to `sources`; their number."""
+    for last in range(first, end):
+        for start in range(last - 1, max(-1, last - shape[WORD_NGRAMS]), -1):
+            chained = _widened(hashes[start])
+            for index in range(start + 1, last + 1):
+                chained = chained * _NGRAM_FACTOR + _widened(hashes[index])
+            bucket = np.int64(chained % np.uint64(shape[BUCKET]))
+            if len(kept_bits) == 0 or kept_bits[bucket >> 6] >> np.uint64(bucket & 63) & np.uint64(1):
+                sources[n_sources] = row_of_bucket(bucket, kept_bits, kept_before, shape)
+                n_sources += 1
+    return n_sources
 
 
 @compiled
-def _add_chains(hashed, chains, n_chains, rows, kept_bits, kept_before, shape, sums, n_rows, text):
-    """Add the word n-grams that end with this word; `chains[n]` is the hash of the last n + 1 words."""
-    value = np.uint64(np.int64(np.int32(hashed)))  # widened with its sign
-    for index in range(n_chains, 0, -1):
-        chains[index] = chains[index - 1] * _NGRAM_FACTOR + value
-        bucket = np.int64(chains[index] % np.uint64(shape[BUCKET]))
-        if len(kept_bits) == 0 or kept_bits[bucket >> 6] >> np.uint64(bucket & 63) & np.uint64(1):
-            _add_row(rows, row_of_bucket(bucket, kept_bits, kept_before, shape), shape, sums, text)
-            n_rows[text] += 1
-    chains[0] = value
-    return min(n_chains + 1, shape[WORD_NGRAMS] - 1)
+def _widened(hashed):
+    return np.uint64(np.int64(np.int32(hashed)))  # with its sign
 
 
 @compiled
-def _add_end(entry_data, spans, table, rows, shape, sums, n_rows, text):
-    """Add the row of the end of a line, which fastText takes for a word; returns its hash."""
+def _keep_last(hashes, n_hashes, n_kept):
+    n_kept = min(n_hashes, n_kept)
+    for index in range(n_kept):
+        hashes[index] = hashes[n_hashes - n_kept + index]
+    return n_kept
+
+
+@compiled
+def _add_rows(rows, sources, n_sources, shape, sums, text):
+    """Add rows; they begin to come from memory some rows before it is their turn."""
+    width, row_bytes = sums.shape[1], shape[ROW_BYTES]
+    for index in range(-_N_AHEAD, n_sources):
+        if index + _N_AHEAD < n_sources:
+            for byte in range(0, row_bytes + BLOCK_BYTES - 1, BLOCK_BYTES):
+                prefetch(rows, sources[index + _N_AHEAD] * row_bytes + byte)
+        if index >= 0:
+            for column in range(0, width, N_LANES):
+                add_floats(rows, sources[index] * row_bytes + 4 * column, sums, text * width + column)
+
+
+@compiled
+def _find_end(entry_data, spans, table, shape):
+    """Give the entry of the end of a line, NOT_FOUND for none, and its hash."""
     hashed = hash_bytes(_END, 0, len(_END))
-    entry = table[find_entry(_END, 0, len(_END), hashed, entry_data, spans, table)]
-    if entry != NOT_FOUND and entry < shape[N_WORDS]:
-        _add_row(rows, entry, shape, sums, text)
-        n_rows[text] += 1
-    return hashed
+    entry = np.int64(table[find_entry(_END, 0, len(_END), hashed, entry_data, spans, table)])
+    return (entry if entry < shape[N_WORDS] else NOT_FOUND), hashed

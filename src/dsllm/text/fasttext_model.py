@@ -75,9 +75,8 @@ class FastText:
         try:
             memory = self._memories.pop()
         except IndexError:
-            n_words = SLOT_WORDS + width // 2
-            n_slots = 1 << (MEMORY_BYTES // (8 * n_words)).bit_length() - 1
-            memory = _aligned(n_slots if self.shape[MAX_N] else 0, n_words)
+            n_words = SLOT_WORDS + (width // 2 if self.shape[MAX_N] else 0)
+            memory = _aligned(1 << (MEMORY_BYTES // (8 * n_words)).bit_length() - 1, n_words)
         sum_rows(
             texts.data, texts.ends, self.data, self.spans, self.table, self.rows, self.kept_bits,
             self.kept_before, self.shape, memory, sums, n_rows,
