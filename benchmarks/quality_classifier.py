@@ -4,8 +4,9 @@
 
 Reads `labels/dclm_labelled.jsonl` of that folder (374 pages out of Common Crawl, majority of several people's
 judgements). Each page is scored by a model that was trained on the other four fifths, with the settings that
-`dsllm filter --train-quality` has by default; and by rules in two ways: whether it passes a preset, and how
-many of its tests it breaks. The figure is the area under the ROC curve with DeLong's 95 % interval; the
+`dsllm filter --train-quality` has by default; by rules in two ways, whether it passes a preset and how many
+of its tests it breaks; and by its perplexity to a model of words (`--train-words`) that has read
+`pretrain/en_prose-000.jsonl.zst`. The figure is the area under the ROC curve with DeLong's 95 % interval; the
 difference to the model has a bootstrap interval over the pages.
 """
 
@@ -17,12 +18,14 @@ import numpy as np
 import orjson
 
 from dsllm.io.documents import Batch
+from dsllm.io.sources import find_sources, read_batches
 from dsllm.stages.filter.classifiers import QualityModel, one_line
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import Filter
 from dsllm.stages.filter.rules import PRESETS
 from dsllm.stages.filter.train_quality import Z_95, auc, train_model
 from dsllm.text.texts import Texts
+from dsllm.text.word_model import WordModel
 
 N_FOLDS, N_SEEDS, N_SAMPLES = 5, 3, 1000
 
@@ -57,6 +60,17 @@ def scores_by_rules(texts, preset):
     return (n_broken == 0).astype(float), -n_broken.astype(float)
 
 
+def scores_by_perplexity(texts):
+    path = Path(os.environ["DSLLM_TEST_DATA"]) / "pretrain/en_prose-000.jsonl.zst"
+    model = WordModel.train(
+        Texts.join([orjson.loads(line)["text"].encode() for line in batch.lines.splitlines()])
+        for source in find_sources([str(path)])
+        for batch in read_batches(source)
+    )
+    found = model.perplexities(Texts.join([text.encode() for text in texts]))
+    return -np.nan_to_num(found, nan=found[np.isfinite(found)].max())
+
+
 def difference(labels, ours, theirs):
     """Give the 95 % interval of the difference of two areas, by drawing pages of both classes anew."""
     generator = np.random.default_rng(0)
@@ -83,6 +97,9 @@ def main() -> None:
     model = by_seed[0]
     for seed, scores in enumerate(by_seed):
         print(f"model, folds of seed {seed}: {describe(labels, scores)}")
+    scores = scores_by_perplexity(texts)
+    low, high = difference(labels, model, scores)
+    print(f"perplexity: {describe(labels, scores)}, the model's is {low:.3f} to {high:.3f} more")
     for preset in PRESETS:
         for way, scores in zip(("passes", "rules broken"), scores_by_rules(texts, preset), strict=True):
             low, high = difference(labels, model, scores)

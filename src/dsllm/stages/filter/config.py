@@ -7,6 +7,8 @@ from dsllm.errors import ConfigError
 from dsllm.stages.filter.cleaning import CleaningSettings
 from dsllm.stages.filter.training_settings import TrainingSettings
 
+BUCKETS = ("head", "middle", "tail")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilterConfig(CleaningSettings, TrainingSettings):
@@ -45,10 +47,16 @@ class FilterConfig(CleaningSettings, TrainingSettings):
         above=0,
         max=1,
     )
+    word_model: str | None = setting(
+        None, "Model of words that dsllm filter --train-words has made: a second opinion (two passes)."
+    )
+    keep_thirds: tuple[str, ...] = setting(
+        BUCKETS, "Thirds of the corpus to keep, from the least perplexity on: head, middle, tail."
+    )
     keep_frac_by: tuple[str, ...] = setting(
         ("language",),
-        "Groups of each of which that share is kept: `language`, and fields such as `source`; `corpus` for "
-        "one of all.",
+        "Groups of each of which that share is kept, or that are cut into thirds: `language`, and fields "
+        "such as `source`; `corpus` for one of all.",
     )
     exempt_sources: tuple[str, ...] = setting(
         (),
@@ -71,6 +79,9 @@ class FilterConfig(CleaningSettings, TrainingSettings):
         super().__post_init__()
         if not self.languages:
             raise ConfigError("languages is empty: nothing would be kept", hint="try --languages any")
+        for bucket in self.keep_thirds:
+            if bucket not in BUCKETS:
+                raise ConfigError(f"keep_thirds: {bucket!r}", hint=f"the buckets are {', '.join(BUCKETS)}")
         if self.keep_frac is not None and self.quality_model is None:
             raise ConfigError(
                 f"keep_frac is {self.keep_frac}, but there is no quality model to tell the best by",

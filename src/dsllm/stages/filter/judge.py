@@ -17,6 +17,7 @@ from dsllm.stages.filter.counts import count
 from dsllm.stages.filter.decontaminate import Decontaminate, Decontaminator
 from dsllm.stages.filter.explain import explain
 from dsllm.stages.filter.overview import Overview
+from dsllm.stages.filter.perplexity import Buckets, read_model
 from dsllm.stages.filter.personal import MaskPersonal
 from dsllm.stages.filter.recurring import CutRecurring
 from dsllm.stages.filter.rules import Rule, read_line_cut, read_rules
@@ -80,6 +81,10 @@ class Filter:
                 steps.append(Quality(quality, config.min_quality))
             else:
                 steps.append(BestShare(quality, config.keep_frac_by, self.overview.quality))
+        if config.word_model is not None:
+            words = read_model(config.word_model)
+            cuts = self.overview.perplexity
+            steps.append(Buckets(words, config.keep_frac_by, config.keep_thirds, cuts))
         if config.decontaminate:
             steps.append(Decontaminate(read_decontaminator(config), config.decontaminate_action == "cut"))
         if config.max_host_rejection is not None:
@@ -92,7 +97,8 @@ class Filter:
     def fields(self) -> tuple[str, ...]:
         """The fields that are read of each document beside the text."""
         has_hosts = self.config.block_urls or self.config.max_host_rejection is not None
-        grouped = fields_of(self.config.keep_frac_by) if self.config.keep_frac is not None else []
+        has_groups = self.config.keep_frac is not None or self.config.word_model is not None
+        grouped = fields_of(self.config.keep_frac_by) if has_groups else []
         return tuple(dict.fromkeys(["source", *grouped, *([self.config.url_field] if has_hosts else [])]))
 
     def __call__(self, batch: Batch) -> Part:

@@ -2,7 +2,8 @@
 
 1. Lines that recur across documents (recurring.py).
 2. The quality that the best share of each group has (share.py).
-3. Hosts most of whose documents are rejected, by all tests that the settings ask for (addresses.py).
+3. Where the thirds of each group by perplexity end (perplexity.py).
+4. Hosts most of whose documents are rejected, by all tests that the settings ask for (addresses.py).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from dsllm.io.documents import Batch
 from dsllm.io.sources import Source
 from dsllm.stages.filter.addresses import HostRates, addresses_of, hash_hosts, rate_hosts
 from dsllm.stages.filter.config import FilterConfig
+from dsllm.stages.filter.perplexity import Cuts, MeasurePerplexity, find_cuts
 from dsllm.stages.filter.recurring import find_recurring
 from dsllm.stages.filter.share import Bound, Group, ScoreDocuments, find_bounds
 from dsllm.stages.filter.table import Table
@@ -31,17 +33,23 @@ def _no_lines() -> Hashes:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known: hashes of recurring lines, bounds of the quality, hosts whose documents all go."""
+    """What is known: hashes of recurring lines, bounds of quality and perplexity, rejected hosts."""
 
     recurring: Hashes = field(default_factory=_no_lines)
     quality: Mapping[Group, Bound] = field(default_factory=dict)
+    perplexity: Mapping[Group, Cuts] = field(default_factory=dict)
     hosts: HostRates = field(default_factory=lambda: HostRates(_no_lines(), np.zeros(0)))
 
 
 def is_needed(config: FilterConfig) -> bool:
     """Tell whether there is anything to find out before."""
-    settings = (config.max_line_repeats, config.keep_frac, config.max_host_rejection)
-    return any(setting is not None for setting in settings)
+    return n_passes(config) > 1
+
+
+def n_passes(config: FilterConfig) -> int:
+    """Say how often the corpus is read."""
+    settings = (config.max_line_repeats, config.keep_frac, config.word_model, config.max_host_rejection)
+    return 1 + sum(setting is not None for setting in settings)
 
 
 def look_over(
@@ -60,10 +68,15 @@ def look_over(
         found = Overview(find_recurring(config, list(sources), work))
         sources = work.spooled(sources)
     config = replace(config, annotate=False, explain=False, mask_personal=False)
+    before = replace(config, decontaminate=(), max_host_rejection=None)  # the tests that come first
     if config.keep_frac is not None:
-        before = replace(config, decontaminate=(), max_host_rejection=None)  # the tests that come first
-        task = ScoreDocuments(make_judge(before, found), config.keep_frac_by)
+        judge = make_judge(replace(before, word_model=None), found)
+        task = ScoreDocuments(judge, config.keep_frac_by)
         found = replace(found, quality=find_bounds(task, config.keep_frac, sources, work))
+        sources = work.spooled(sources)
+    if config.word_model is not None:
+        measuring = MeasurePerplexity(make_judge(before, found), config.keep_frac_by)
+        found = replace(found, perplexity=find_cuts(measuring, sources, work))
         sources = work.spooled(sources)
     if config.max_host_rejection is not None:
         found = replace(found, hosts=_find_hosts(config, sources, work, make_judge(config, found)))

@@ -11,16 +11,17 @@ from dsllm.config import RunOptions
 from dsllm.io.atomic import file_sha256
 from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Reporter
+from dsllm.stages.filter import perplexity
 from dsllm.stages.filter.addresses import BlockList
 from dsllm.stages.filter.benchmarks import benchmark_files
 from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, QualityModel
-from dsllm.stages.filter.config import FilterConfig
+from dsllm.stages.filter.config import BUCKETS, FilterConfig
 from dsllm.stages.filter.explain import Explanation
 from dsllm.stages.filter.judge import REJECTED, Filter, read_decontaminator
-from dsllm.stages.filter.overview import Overview, is_needed, look_over
+from dsllm.stages.filter.overview import Overview, is_needed, look_over, n_passes
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
-from dsllm.stages.filter.share import describe_bounds, show_bounds
+from dsllm.stages.filter.share import describe_bounds, describe_groups, show_bounds
 from dsllm.stages.filter.steps import read_bad_words
 from dsllm.stages.filter.train_quality import train
 from dsllm.workers.documents import Task, map_documents
@@ -36,12 +37,14 @@ def run(
 ) -> dict[str, Any]:
     """Write the documents of `inputs` that pass all tests to `output`; return the counts.
 
-    With `train_quality` train a model instead: see `train_quality.py`.
+    With `train_quality` or `train_words` make a model instead: see the files of that name.
 
     Raises:
         InputError: a model or a rules file that is missing or no such thing, or no document in any input.
         ConfigError: a rule that cannot be.
     """
+    if config.train_words:
+        return perplexity.train(config, inputs, output, options=options, reporter=reporter)
     if config.train_quality:
         return train(config, inputs, output, options=options, reporter=reporter)
     rules = _check(config)
@@ -71,6 +74,7 @@ def run(
         *dict.fromkeys(rule.name for rule in rules),
         "bad_words",
         "quality",
+        "perplexity",
         "decontaminate",
         "host_rejection",
     ]
@@ -96,6 +100,11 @@ def _prepare(
 
     def prepare(work: Pass, sources: list[Source]) -> Task:
         found = look_over(config, sources, work, make_judge)
+        if found.perplexity:
+            content["perplexity_cuts"] = describe_groups(
+                config.keep_frac_by,
+                {group: dict(zip(BUCKETS, cuts, strict=False)) for group, cuts in found.perplexity.items()},
+            )
         if found.quality:
             content["quality_bounds"] = describe_bounds(found.quality, config.keep_frac_by)
             show_bounds(found.quality, reporter)
@@ -109,7 +118,7 @@ def plan(
 ) -> dict[str, Any]:
     """Say what a run would read and which tests it would make; read no document."""
     sources = find_sources(inputs)
-    if config.train_quality:
+    if config.train_quality or config.train_words:
         return {"stage": STAGE, "output": output, "n_bytes_to_read": total_bytes(sources), "n_threads": 1}
     rules = _check(config)
     return {
@@ -119,10 +128,7 @@ def plan(
         "n_bytes_to_read": total_bytes(sources),
         "languages": list(config.languages),
         "tests": list(dict.fromkeys(rule.name for rule in rules)),
-        "n_passes": 1
-        + (config.max_line_repeats is not None)
-        + (config.keep_frac is not None)
-        + (config.max_host_rejection is not None),
+        "n_passes": n_passes(config),
         "memory_bytes_per_worker": 200 << 20,
     }
 
@@ -157,6 +163,8 @@ def _check(config: FilterConfig) -> tuple[Any, ...]:
         read_bad_words(config.bad_words)
     if config.quality_model is not None:
         QualityModel(config.quality_model)
+    if config.word_model is not None:
+        perplexity.read_model(config.word_model)
     if config.block_urls:
         BlockList.read(config.block_urls)
     if config.decontaminate:
@@ -170,8 +178,9 @@ def _more_inputs(config: FilterConfig) -> list[str | None]:
     own_rules = None if path is None or config.rules in PRESETS else str(path)
     lid_model = None if config.lid_model == BY_SCRIPT else config.lid_model
     evaluation_sets = [str(path) for given in config.decontaminate for path, _ in benchmark_files(given)]
+    models = [lid_model, config.quality_model, config.word_model]
     lists = [config.bad_words, *config.block_urls]
-    return [lid_model, config.quality_model, own_rules, *lists, *evaluation_sets]
+    return [*models, own_rules, *lists, *evaluation_sets]
 
 
 def _tell(summary: dict[str, Any], reporter: Reporter) -> None:

@@ -87,19 +87,37 @@ class ScoreDocuments:
     releases_lock = True
 
     def __call__(self, batch: Batch) -> Columns:
-        """Judge the batch; `quality-groups` has a line of JSON for each group: names, number of documents."""
+        """Judge the batch."""
         table = self.judge(batch)
-        groups = groups_of(table, self.by)
-        places: dict[Group, list[int]] = defaultdict(list)
-        for place in np.flatnonzero(~np.isnan(table.quality) & (table.first < 0)).tolist():
-            places[groups[place]].append(place)
-        order = [place for group in places.values() for place in group]
-        lines = b"".join(orjson.dumps([group, len(found)]) + b"\n" for group, found in places.items())
-        arrays: dict[str, NDArray[Any]] = {
-            "quality": table.quality[order],
-            "quality-groups": np.frombuffer(lines, np.uint8),
-        }
-        return Columns(arrays, table.documents.bad)
+        return group_values(table, table.quality, self.by, COLUMNS)
+
+
+def group_values(table: Table, values: Floats, by: Sequence[str], names: tuple[str, str]) -> Columns:
+    """Give the values of the documents that no test has rejected, group by group.
+
+    The first column has the values, the second a line of JSON for each group: its names, how many values.
+    """
+    groups = groups_of(table, by)
+    places: dict[Group, list[int]] = defaultdict(list)
+    for place in np.flatnonzero(~np.isnan(values) & (table.first < 0)).tolist():
+        places[groups[place]].append(place)
+    order = [place for group in places.values() for place in group]
+    lines = b"".join(orjson.dumps([group, len(found)]) + b"\n" for group, found in places.items())
+    columns: tuple[NDArray[Any], ...] = values[order], np.frombuffer(lines, np.uint8)
+    return Columns(dict(zip(names, columns, strict=True)), table.documents.bad)
+
+
+def read_groups(sources: Sequence[Source], work: Pass, names: tuple[str, str]) -> dict[Group, Floats]:
+    """Read what `group_values` gave for all batches: the values of each group, groups in order."""
+    parts: dict[Group, list[Floats]] = defaultdict(list)
+    for source in sources:
+        values = read_column(work.scratch, source.index, names[0], "<f8")
+        start = 0
+        for line in read_column(work.scratch, source.index, names[1], "u1").tobytes().splitlines():
+            group, n = orjson.loads(line)
+            parts[tuple(group)].append(values[start : start + n])
+            start += n
+    return {group: np.concatenate(found) for group, found in sorted(parts.items())}
 
 
 def find_bounds(
@@ -107,15 +125,7 @@ def find_bounds(
 ) -> dict[Group, Bound]:
     """Score all documents and find the bound of each group: of n documents at least n * frac stay."""
     work.write_columns(task, sources, COLUMNS, label="filter: quality", mark="quality-done")
-    parts: dict[Group, list[Floats]] = defaultdict(list)
-    for source in sources:
-        quality = read_column(work.scratch, source.index, "quality", "<f8")
-        start = 0
-        for line in read_column(work.scratch, source.index, "quality-groups", "u1").tobytes().splitlines():
-            names, n = orjson.loads(line)
-            parts[tuple(names)].append(quality[start : start + n])
-            start += n
-    return {group: _bound(np.concatenate(found), frac) for group, found in sorted(parts.items())}
+    return {group: _bound(found, frac) for group, found in read_groups(sources, work, COLUMNS).items()}
 
 
 def _bound(quality: NDArray[np.float64], frac: float) -> Bound:
@@ -126,15 +136,21 @@ def _bound(quality: NDArray[np.float64], frac: float) -> Bound:
 
 def describe_bounds(bounds: Mapping[Group, Bound], by: Sequence[str]) -> list[dict[str, Any]]:
     """Say what the bounds are, for the manifest."""
+    return describe_groups(
+        by,
+        {
+            group: {"n_documents": bound.n_documents, "n_kept": bound.n_kept, "min_quality": bound.least}
+            for group, bound in bounds.items()
+        },
+    )
+
+
+def describe_groups(by: Sequence[str], values: Mapping[Group, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Write each group's names beside its values."""
     names = [name for name in by if name != CORPUS]
     return [
-        {
-            **{name: orjson.loads(value) for name, value in zip(names, group, strict=True)},
-            "n_documents": bound.n_documents,
-            "n_kept": bound.n_kept,
-            "min_quality": bound.least,
-        }
-        for group, bound in bounds.items()
+        {**{name: orjson.loads(value) for name, value in zip(names, group, strict=True)}, **found}
+        for group, found in values.items()
     ]
 
 

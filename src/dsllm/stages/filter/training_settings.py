@@ -12,6 +12,9 @@ class TrainingSettings(DocumentSettings):
     train_quality: bool = setting(
         False, "Train a quality model: the inputs are good documents, then bad ones, -o is the model's file."
     )
+    train_words: bool = setting(
+        False, "Count the words of good documents, the inputs, into a model for --word-model: -o."
+    )
     train_epochs: int = setting(25, "Passes over the documents to train on.", min=1)
     train_lr: float = setting(0.5, "Learning rate at first; it falls to 0.", above=0)
     train_dim: int = setting(16, "Width of the rows of words.", min=1)
