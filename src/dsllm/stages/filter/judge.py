@@ -75,6 +75,18 @@ class Filter:
             steps.append(Rules(self.rules))
         if config.bad_words is not None:
             steps.append(BadWords(read_bad_words(config.bad_words)))
+        steps += self._model_steps()
+        if config.decontaminate:
+            steps.append(Decontaminate(read_decontaminator(config), config.decontaminate_action == "cut"))
+        if config.max_host_rejection is not None:
+            steps.append(BadHosts(self.overview.hosts, config.url_field, config.max_host_rejection))
+        if config.mask_personal:
+            steps.append(MaskPersonal(config.personal_kinds, of_all=config.annotate))
+        return tuple(steps)
+
+    def _model_steps(self) -> list[Step]:
+        """The tests by models of good text."""
+        config, steps = self.config, list[Step]()
         if config.quality_model is not None:
             quality = QualityModel(config.quality_model)
             if config.keep_frac is None:
@@ -85,13 +97,7 @@ class Filter:
             words = read_model(config.word_model)
             cuts = self.overview.perplexity
             steps.append(Buckets(words, config.keep_frac_by, config.keep_thirds, cuts))
-        if config.decontaminate:
-            steps.append(Decontaminate(read_decontaminator(config), config.decontaminate_action == "cut"))
-        if config.max_host_rejection is not None:
-            steps.append(BadHosts(self.overview.hosts, config.url_field, config.max_host_rejection))
-        if config.mask_personal:
-            steps.append(MaskPersonal(config.personal_kinds, of_all=config.annotate))
-        return tuple(steps)
+        return steps
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
