@@ -26,7 +26,7 @@ from dsllm.text.vector import (
     add_floats,
     load_word,
     mask_of_equal,
-    prefetch,
+    prefetch_byte,
     write_places,
 )
 
@@ -152,8 +152,8 @@ def _find_slots(data, start, ends, memory, slots):
                 mixed ^= (load_word(data, start + 16) & _HEAD_MASKS[min(n_bytes - 16, 8)]) * _THIRD
                 mixed ^= (load_word(data, start + 24) & _HEAD_MASKS[min(max(n_bytes - 24, 0), 8)]) * _FOURTH
             slots[index] = np.int64((mixed ^ mixed >> np.uint64(32)) & np.uint64(len(memory) - 1))
-            prefetch(memory, 8 * memory.shape[1] * slots[index])
-            prefetch(memory, 8 * memory.shape[1] * slots[index] + BLOCK_BYTES)
+            prefetch_byte(memory, 8 * memory.shape[1] * slots[index])
+            prefetch_byte(memory, 8 * memory.shape[1] * slots[index] + BLOCK_BYTES)
         start = ends[index] + 1
 
 
@@ -234,7 +234,7 @@ def _add_word(
         n_found, place = find_ngrams(data, start, end, place, kept_bits, shape, scratch, found)
         for index in range(n_found):
             found[index] = row_of_bucket(found[index], kept_bits, kept_before, shape)
-            prefetch(rows, np.int64(found[index]) * row_bytes)
+            prefetch_byte(rows, np.int64(found[index]) * row_bytes)
         for index in range(n_found):
             source = np.int64(found[index]) * row_bytes
             for column in range(0, width, N_LANES):
@@ -278,7 +278,7 @@ def _add_rows(rows, sources, n_sources, shape, sums, text):
     for index in range(-_N_AHEAD, n_sources):
         if index + _N_AHEAD < n_sources:
             for byte in range(0, row_bytes + BLOCK_BYTES - 1, BLOCK_BYTES):
-                prefetch(rows, sources[index + _N_AHEAD] * row_bytes + byte)
+                prefetch_byte(rows, sources[index + _N_AHEAD] * row_bytes + byte)
         if index >= 0:
             for column in range(0, width, N_LANES):
                 add_floats(rows, sources[index] * row_bytes + 4 * column, sums, text * width + column)

@@ -112,7 +112,7 @@ def write_remainders(numbers, index, divisor, remainders, remainders_index):
 
 
 @instruction
-def prefetch(array, byte_index):
+def prefetch_byte(array, byte_index):
     """Begin to fetch the line of memory with byte `byte_index` of `array` into the caches."""
 
 

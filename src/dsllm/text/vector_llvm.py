@@ -257,7 +257,7 @@ def write_remainders(typing_context, numbers, index, divisor, remainders, remain
 
 
 @intrinsic
-def prefetch(typing_context, array, byte_index):
+def prefetch_byte(typing_context, array, byte_index):
     """Fetch a line of memory ahead of its use."""
 
     def generate(context, builder, signature, arguments):
