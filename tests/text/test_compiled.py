@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -121,3 +122,24 @@ def test_kept_code_needs_no_numba():
     for expected in (None, "False"):  # the first may have to compile
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert expected in (None, run.stdout.strip())
+
+
+def test_several_may_keep_the_same_file_at_once(tmp_path):
+    path, data = tmp_path / "made" / "file", bytes(1 << 16)
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: module._keep(path, data), range(200)))
+    assert path.read_bytes() == data
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_threads_that_ask_for_an_array_at_once_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path)
+    n_made = []
+    with ThreadPoolExecutor(8) as threads:
+        found = list(
+            threads.map(
+                lambda _: kept_array("squares", lambda: n_made.append(1) or np.arange(9) ** 2), range(50)
+            )
+        )
+    assert all(array.tolist() == [0, 1, 4, 9, 16, 25, 36, 49, 64] for array in found)
+    assert len(n_made) == 1

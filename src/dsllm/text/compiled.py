@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +21,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.io.atomic import write_atomic
 from dsllm.text.object_code import load_code
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,26 +102,42 @@ class Compiled:
             from dsllm.text.numba_entry import compile_entry
 
             kept = compile_entry(self.dispatcher, name, kinds)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(path, kept)
-            except OSError:  # compiled anew in every process
-                return cast(Callable[..., Any], self.dispatcher)
+            _keep(path, kept)
         return load_code(kept, kinds, name) or self.dispatcher
 
 
 def kept_array(name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
     """Give an array that takes long to make: once per machine, kept beside the code."""
     path = code_folder() / f"{name}.npy"
-    if not path.exists():
-        file = BytesIO()
-        np.save(file, make())
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, file.getvalue())
-        except OSError:  # made anew in every process
-            return make()
+    with _lock:
+        if not path.exists():
+            made, file = make(), BytesIO()
+            np.save(file, made)
+            if not _keep(path, file.getvalue()):
+                return made
     return cast(NDArray[Any], np.load(path, mmap_mode="r"))
+
+
+def _keep(path: Path, data: bytes) -> bool:
+    """Write a file that other processes may be writing, too: all of them write the same.
+
+    Returns whether it could be written; if not, every process makes it anew.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
