@@ -171,6 +171,30 @@ def test_a_complete_folder_is_refused_unless_overwritten():
     assert not Path("out/shard-00000.jsonl").exists()
 
 
+@pytest.mark.parametrize("input_path", ["out", "./out/", "out/shard-00000.jsonl", "out/*.jsonl", "link"])
+def test_an_input_is_never_overwritten(input_path):
+    make()
+    Path("link").symlink_to("out")
+    with (
+        pytest.raises(OutputError, match="is an input, and would be removed"),
+        folder(inputs=(input_path,), overwrite=True),
+    ):
+        pass
+    with (
+        pytest.raises(OutputError, match="is an input, and would be removed"),
+        OutputFolder(
+            "out",
+            stage="example",
+            config=Config(),
+            inputs=["in.jsonl"],
+            more_inputs=[input_path, None],
+            options=RunOptions(overwrite=True),
+        ),
+    ):
+        pass
+    assert read_manifest("out").shards[0].fault(Path("out")) is None
+
+
 def test_a_folder_of_somebody_else_is_never_touched():
     Path("out").mkdir()
     Path("out/thesis.txt").write_text("mine")

@@ -69,7 +69,7 @@ class OutputFolder:
         self._is_side = side_of is not None
         self._is_restartable = "-" not in inputs
         config = _without_absolute_paths(config)
-        given = [*inputs, *(path for path in more_inputs if path is not None)]
+        self._inputs = given = [*inputs, *(path for path in more_inputs if path is not None)]
         self._manifest = Manifest(
             stage=stage,
             version=__version__,
@@ -202,7 +202,17 @@ class OutputFolder:
         return f"dsllm {before.version}, now {now.version}" if before.version != now.version else None
 
     def _clear(self, manifest: Manifest) -> None:
-        """Remove what an earlier run wrote here, and nothing else."""
+        """Remove what an earlier run wrote here, and nothing else.
+
+        Raises:
+            OutputError: an input lies there.
+        """
+        for path in self._inputs:
+            if self.output == path or (path != "-" and _is_within(path, self.output)):
+                raise OutputError(
+                    f"{self.output}: {path} is an input, and would be removed",
+                    hint="give another folder to -o",
+                )
         for name in _LEFT_OVERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in (*(shard.name for shard in manifest.shards), "metrics.jsonl", PARTIAL, MANIFEST):
@@ -308,6 +318,13 @@ def _without_absolute_path(value: Any) -> Any:
         return tuple(_without_absolute_path(part) for part in value)
     is_absolute = isinstance(value, str) and value.startswith("/") and Path(value).parent.exists()
     return os.path.relpath(value) if is_absolute else value
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Tell whether a path is a folder or lies in it; both on this machine, else no."""
+    return not (is_url(path) or is_url(folder)) and Path(path).resolve().is_relative_to(
+        Path(folder).resolve()
+    )
 
 
 def _relative(path: str, folder: Path) -> str:
