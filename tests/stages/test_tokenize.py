@@ -458,6 +458,78 @@ def test_foreign_tokenizer_says_its_own_vocabulary(tokenizer_folder, tmp_path):
         run_encode(tmp_path / "without", folder)
 
 
+BROKEN = {
+    "a word's id is text": lambda v: v["model"]["vocab"].update(a="x"),
+    "a word's id is below zero": lambda v: v["model"]["vocab"].update(a=-1),
+    "an id needs gigabytes": lambda v: v["model"]["vocab"].update(a=4_000_000_000),
+    "the words are a list": lambda v: v["model"].update(vocab=["a"]),
+    "there are no words": lambda v: v["model"].pop("vocab"),
+    "there is no model": lambda v: v.update(model=None),
+    "the merges are null": lambda v: v["model"].update(merges=None),
+    "a merge is of unknown words": lambda v: v["model"]["merges"].append(["zz", "qq"]),
+    "a merge is of three words": lambda v: v["model"]["merges"].append("a b c"),
+    "a merge is a number": lambda v: v["model"]["merges"].append(5),
+    "an added token has no id": lambda v: v["added_tokens"][0].pop("id"),
+    "an added token is not said to be special": lambda v: v["added_tokens"][0].pop("special"),
+    "the added tokens are null": lambda v: v.update(added_tokens=None),
+    "the decoder is a list": lambda v: v.update(decoder=[1]),
+    "the pre-tokenizer is a list": lambda v: v.update(pre_tokenizer=[1]),
+    "a pre-tokenizer is a number": lambda v: v.update(
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [5]}
+    ),
+    "a split has no pattern": lambda v: v.update(
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "behavior": "Isolated", "invert": False},
+                {
+                    "type": "ByteLevel",
+                    "add_prefix_space": False,
+                    "trim_offsets": True,
+                    "use_regex": False,
+                },
+            ],
+        }
+    ),
+    "the normalizer has no type": lambda v: v.update(normalizer={"x": 1}),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_broken_tokenizer_is_an_error(change, tokenizer_folder, tmp_path):
+    folder = copy_files(tokenizer_folder, tmp_path / "broken")
+    (folder / "manifest.json").unlink()
+    values = json.loads((folder / "tokenizer.json").read_bytes())
+    change(values)
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"tokenizer\.json: "):
+        run_encode(tmp_path / "tokens", folder)
+    assert not (tmp_path / "tokens").exists()
+
+
+def test_odd_but_valid_tokenizers_are_taken(tokenizer_folder, tmp_path):
+    folder = copy_files(tokenizer_folder, tmp_path / "odd")
+    (folder / "manifest.json").unlink()
+    before = (folder / "tokenizer.json").read_bytes()
+    values = json.loads(before)
+    values["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": []}
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    assert run_encode(tmp_path / "uncut", folder)["n_documents"] == len(TEXTS)
+    values = json.loads(before)
+    values["model"] |= {"vocab": {}, "merges": []}  # the library numbers the added tokens itself
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    assert run_encode(tmp_path / "empty", folder)["n_tokens"] == len(TEXTS)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"vocab_size": "many"}'])
+def test_broken_model_configuration_is_an_error(text, tokenizer_folder, tmp_path):
+    folder = copy_files(tokenizer_folder, tmp_path / "model")
+    (folder / "manifest.json").unlink()
+    (folder / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json: "):
+        run_encode(tmp_path / "tokens", folder)
+
+
 def test_lossy_tokenizer_is_counted(tokenizer_folder, tmp_path):
     folder = copy_files(tokenizer_folder, tmp_path / "lossy")
     (folder / "manifest.json").unlink()

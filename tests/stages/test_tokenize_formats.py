@@ -15,7 +15,7 @@ from tests.stages.test_tokenize import CORPUS, KILLED, QUIET, bytes_of, many_doc
 
 from dsllm.cli import folders
 from dsllm.config import RunOptions
-from dsllm.errors import InputError
+from dsllm.errors import InputError, ShardError
 from dsllm.io.tokens import TokenFolder
 from dsllm.stages.tokenize import decode
 from dsllm.stages.tokenize.config import TokenizeDecodeConfig
@@ -175,6 +175,18 @@ def test_documents_come_back(encoded, tmp_path, monkeypatch, capsysbinary):
     assert [path.read_bytes() for path in sorted((tmp_path / "two").glob("shard-*"))] == [
         path.read_bytes() for path in shards
     ]
+
+
+def test_token_that_the_tokenizer_does_not_have_is_an_error(tokenizer_folder, tmp_path):
+    run_encode(tmp_path / "out", tokenizer_folder)
+    path = tmp_path / "out" / "shard-00000.bin"
+    tokens = np.fromfile(path, "<u4")
+    tokens[5] = 4000  # in the model's vocabulary of 4,096
+    tokens.tofile(path)
+    with pytest.raises(ShardError, match="a token is 4,000, but its tokenizer has 415 ids"):
+        run_decode(tmp_path / "out", "-")
+    with pytest.raises(ShardError, match="a token is 4,000, but its tokenizer has 415 ids"):
+        folders.inspect(str(tmp_path / "out"), document=0)
 
 
 def test_inspect_shows_documents(encoded, capsys):

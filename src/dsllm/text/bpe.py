@@ -20,7 +20,7 @@ from dsllm.text.merges_compiled import ID_BITS, N_PAIR_WORDS, NO_RANK, RANK_BITS
 from dsllm.text.merging_compiled import N_CHARACTERS, NO_ID, know_characters
 from dsllm.text.patterns import Cuts, cuts_of
 from dsllm.text.texts import ROOM_BYTES, Texts
-from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, TOKENIZER_JSON, read_json
+from dsllm.text.tokenizer_files import BYTE_OF_CHARACTER, read_tokenizer
 
 Ids = NDArray[np.uint32]
 Int64s = NDArray[np.int64]
@@ -232,7 +232,8 @@ def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
     if (
         not isinstance(model, dict)
         or model.get("type", "BPE") != "BPE"
-        or not {"vocab", "merges"} <= {*model}
+        or not isinstance(model.get("vocab"), dict)
+        or not isinstance(model.get("merges"), list)
     ):
         return f"its model is {model.get('type') if isinstance(model, dict) else model}, not BPE"
     if asked := [name for name in _EXTRAS if model.get(name)]:
@@ -252,9 +253,18 @@ def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
     if max(words.values()) >= 1 << ID_BITS or len(model["merges"]) >= 1 << RANK_BITS:
         return f"it has {len(words):,} words and {len(model['merges']):,} merges"
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+    if not all(isinstance(pair, list) and _are_words(pair, words) for pair in merges):
+        return "its merges are not all pairs of words of bytes"
     return Merges.build(
         words, merges, cuts, added_tokens=added, ignore_merges=bool(model.get("ignore_merges"))
     )
+
+
+def _are_words(pair: list[Any], words: Mapping[str, int]) -> bool:
+    if len(pair) != 2 or not all(isinstance(word, str) for word in pair):
+        return False
+    left, right = pair
+    return left in words and right in words and left + right in words
 
 
 def bytes_of_stand_ins(words: Sequence[str]) -> Texts:
@@ -272,4 +282,4 @@ _BYTE_OF_CODE[[*map(ord, BYTE_OF_CHARACTER)]] = [*BYTE_OF_CHARACTER.values()]
 
 def read_merges(folder: str | Path) -> Merges | str:
     """Read the merges of a tokenizer's folder, or say why not: see `merges_of_file`."""
-    return merges_of_file(read_json(Path(folder), TOKENIZER_JSON))
+    return merges_of_file(read_tokenizer(folder))

@@ -105,8 +105,11 @@ def cuts_of(pre_tokenizer: Mapping[str, Any] | None) -> Cuts | None:
         return None
     if pre_tokenizer == _deepseek_llm():
         return Cuts(BY_CUTS, 1, piece_classes())
-    *steps, last = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
-    if last["type"] != "ByteLevel" or last["add_prefix_space"]:
+    given = pre_tokenizer.get("pretokenizers") if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    if not isinstance(given, list) or not given or not all(isinstance(step, dict) for step in given):
+        return None
+    *steps, last = given
+    if last.get("type") != "ByteLevel" or last.get("add_prefix_space", True):
         return None
     if last.get("use_regex", True):
         if steps == [{"type": "Digits", "individual_digits": True}]:
@@ -133,10 +136,11 @@ def _pattern(step: Mapping[str, Any]) -> str | None:
     Patterns that match everything may as well be asked to leave out what lies between.
     """
     how = (step.get("behavior"), step.get("invert"))
-    if step["type"] != "Split" or how not in {("Isolated", False), ("Removed", True)}:
+    if step.get("type") != "Split" or how not in (("Isolated", False), ("Removed", True)):
         return None
-    pattern: str | None = step["pattern"].get("Regex")
-    if pattern is None:
+    given = step.get("pattern")
+    pattern = given.get("Regex") if isinstance(given, dict) else None
+    if not isinstance(pattern, str):
         return None
     pattern = pattern.replace("\r", r"\r").replace("\n", r"\n")
     return pattern if how[0] == "Isolated" or pattern in _PATTERNS else None

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.errors import ShardError
 from dsllm.text.tokenizer_files import (
     BYTE_OF_CHARACTER,
-    TOKENIZER_JSON,
     LoadedTokenizer,
     load_tokenizer,
     named_tokens,
-    read_json,
+    read_tokenizer,
 )
 
 Ids = NDArray[np.uint32]
@@ -53,7 +53,7 @@ def read_facts(folder: str | Path) -> TokenizerFacts:
         InputError: a file cannot be read, or names a token that the tokenizer does not have.
     """
     folder = Path(folder)
-    values = read_json(folder, TOKENIZER_JSON)
+    values = read_tokenizer(folder)
     added = values.get("added_tokens", [])
     ids: dict[str, int] = values["model"]["vocab"] | {token["content"]: token["id"] for token in added}
     bos_token, eos_token = named_tokens(folder, ids)
@@ -69,25 +69,41 @@ def read_facts(folder: str | Path) -> TokenizerFacts:
 
 @dataclass(frozen=True)
 class TextDecoder:
-    """Turns ids into the bytes of a text: by words where the tokenizer is byte-level, else by the library."""
+    """Turns ids into the bytes of a text: by words where the tokenizer is byte-level, else by the library.
 
-    by_words: TokenizerFacts | None
-    by_library: LoadedTokenizer | None
+    `n_ids` is one more than the highest id.
+    """
+
+    tokenizer: TokenizerFacts | LoadedTokenizer
+    folder: str
+    n_ids: int
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> "TextDecoder":
-        """Take the tokenizer of a folder."""
-        values = read_json(Path(folder), TOKENIZER_JSON)
-        if (values.get("decoder") or {}).get("type") == "ByteLevel":
-            return cls(read_facts(folder), None)
-        return cls(None, load_tokenizer(folder))
+        """Take the tokenizer of a folder of tokens.
+
+        Raises:
+            InputError: it has none, or none that can be read.
+        """
+        values = read_tokenizer(folder)
+        is_byte_level = (values.get("decoder") or {}).get("type") == "ByteLevel"
+        has_words = isinstance(values["model"].get("vocab"), dict)
+        tokenizer = read_facts(folder) if is_byte_level and has_words else load_tokenizer(folder)
+        return cls(tokenizer, str(folder), tokenizer.n_ids)
 
     def decode(self, ids: list[int]) -> bytes:
-        """Decode them; special tokens stand for their names."""
-        if self.by_words is not None:
-            return self.by_words.decode(ids)
-        assert self.by_library is not None
-        return self.by_library.decode(ids).encode()
+        """Decode them; special tokens stand for their names.
+
+        Raises:
+            ShardError: the tokenizer does not have one of them.
+        """
+        if (largest := max(ids, default=0)) >= self.n_ids:
+            raise ShardError(
+                f"{self.folder}: a token is {largest:,}, but its tokenizer has {self.n_ids:,} ids",
+                hint=f"check the folder with: dsllm verify {self.folder}",
+            )
+        text = self.tokenizer.decode(ids)
+        return text.encode() if isinstance(text, str) else text
 
 
 def word_bytes(ids: dict[str, int]) -> list[bytes]:

@@ -24,6 +24,8 @@ TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 CHAT_TEMPLATE = "chat_template.jinja"
+MAX_IDS = 1 << 24  # arrays are made with a number for each
+_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 TOKENIZER_FILES = (TOKENIZER_JSON, TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, CHAT_TEMPLATE)
 
 # GPT-2's byte alphabet: a printable character stands for each byte, itself where it can.
@@ -103,7 +105,7 @@ def load_tokenizer(folder: str | Path) -> LoadedTokenizer:
     from tokenizers import Tokenizer
 
     folder = Path(folder)
-    values = read_json(folder, TOKENIZER_JSON)
+    values = read_tokenizer(folder)
     try:
         library = Tokenizer.from_str(orjson.dumps(values).decode())
     except Exception as error:  # noqa: BLE001  # the library raises the bare class
@@ -118,7 +120,11 @@ def load_tokenizer(folder: str | Path) -> LoadedTokenizer:
     added = values.get("added_tokens", [])
     return LoadedTokenizer(
         library=library,
-        special_tokens={token["content"]: token["id"] for token in added if token["special"]},
+        special_tokens={
+            token["content"]: identity
+            for token in added
+            if token["special"] and (identity := library.token_to_id(token["content"])) is not None
+        },
         bos_token=bos_token,
         eos_token=eos_token,
         chat_template=_chat_template(folder),
@@ -138,8 +144,9 @@ def token_byte_lengths(path: str | Path) -> npt.NDArray[np.int64]:
         InputError: not a byte-level tokenizer.
     """
     path = Path(path)
-    values = read_json(path.parent, path.name)
-    if "ByteLevel" not in json.dumps(values.get("decoder")):
+    values = read_tokenizer(path.parent, path.name)
+    has_words = isinstance(values["model"].get("vocab"), dict)
+    if "ByteLevel" not in json.dumps(values.get("decoder")) or not has_words:
         raise InputError(
             f"{path}: not a byte-level tokenizer, so its tokens have no lengths in bytes",
             hint="give a tokenizer that `dsllm tokenize train` wrote, or another byte-level BPE",
@@ -162,6 +169,50 @@ def decode_documents(folder: str | Path, n_documents: int) -> Iterator[str]:
     for index in range(min(n_documents, tokens.n_documents)):
         token_ids = tokens.document(index).tolist()
         yield tokenizer.decode(token_ids[:-1] if token_ids[-1:] == [tokens.eos_id] else token_ids)
+
+
+def read_tokenizer(folder: str | Path, name: str = TOKENIZER_JSON) -> dict[str, Any]:
+    """Read a `tokenizer.json` and check what all readers rely on: its parts are objects, its ids numbers.
+
+    Raises:
+        InputError: it is not there, no JSON object, or not as Hugging Face's files are.
+    """
+    values = read_json(Path(folder), name)
+    if fault := _fault(values):
+        raise InputError(
+            f"{Path(folder) / name}: {fault}", hint="copy the tokenizer again from where it came from"
+        )
+    return values
+
+
+def _fault(values: dict[str, Any]) -> str | None:
+    if not isinstance(values.get("model"), dict):
+        return "it has no model"
+    for name in ("normalizer", "pre_tokenizer", "decoder"):
+        part = values.get(name)
+        if part is not None and not (isinstance(part, dict) and isinstance(part.get("type"), str)):
+            return f"its {name} is no object with a type"
+    added = values.get("added_tokens", [])
+    if not isinstance(added, list) or not all(map(_is_added_token, added)):
+        return "its added_tokens are no list of tokens with an id and the library's flags"
+    vocabulary = values["model"].get("vocab")
+    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+    ids += [token["id"] for token in added]
+    wrong = next((identity for identity in ids if type(identity) is not int or identity < 0), None)
+    if wrong is not None:
+        return f"{wrong!r} is no id"
+    if max(ids, default=0) >= MAX_IDS:
+        return f"it has an id of {max(ids):,}; more than {MAX_IDS:,} are not supported"
+    return None
+
+
+def _is_added_token(token: Any) -> bool:
+    return (
+        isinstance(token, dict)
+        and isinstance(token.get("content"), str)
+        and "id" in token
+        and all(isinstance(token.get(flag), bool) for flag in _TOKEN_FLAGS)
+    )
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -148,14 +148,14 @@ class ShardedTokens:
         """Give the manifest's counts; unused words occur nowhere."""
         is_word = np.ones(len(self._uses), bool)
         is_word[sorted(words.special_ids)] = False
-        n_unused = int((self._uses[is_word] == 0).sum())
+        n_words, n_unused = int(is_word.sum()), int((self._uses[is_word] == 0).sum())
         languages = self._totals.languages.sources()
         return {
             **self._totals.sources.totals(),
             "n_skipped": self._totals.n_skipped,
             "n_lossy": self._totals.n_lossy,
-            "n_words": int(is_word.sum()),
-            "unused_words_frac": round(n_unused / int(is_word.sum()), 4),
+            "n_words": n_words,
+            "unused_words_frac": round(n_unused / max(1, n_words), 4),
             "longest_words": self._longest_words(np.flatnonzero(is_word & (self._uses > 0)), words),
             "sources": self._totals.sources.sources(),
             **({"languages": languages} if set(languages) != {NO_LANGUAGE} else {}),

@@ -1,12 +1,11 @@
 """A tokenizer folder that somebody names: is it whole, and how large is the model's vocabulary for it."""
 
-import json
 from pathlib import Path
 
 from dsllm.errors import InputError, ShardError
 from dsllm.io.manifest import MANIFEST, PARTIAL, read_manifest
 from dsllm.stages.tokenize.bpe import padded
-from dsllm.text.tokenizer_files import TOKENIZER_FILES
+from dsllm.text.tokenizer_files import TOKENIZER_FILES, read_json
 
 MODEL_CONFIG = "config.json"
 
@@ -38,7 +37,7 @@ def model_vocab_size(folder: str, n_ids: int, pad_vocab_to: int) -> int:
     its config.json. Otherwise it is the next multiple of `pad_vocab_to`.
 
     Raises:
-        InputError: the tokenizer has more ids than the model beside it has rows.
+        InputError: the tokenizer has more ids than the model beside it has rows, or config.json is damaged.
     """
     path = Path(folder)
     content = read_manifest(path).content if (path / MANIFEST).exists() else {}
@@ -46,12 +45,16 @@ def model_vocab_size(folder: str, n_ids: int, pad_vocab_to: int) -> int:
     if stated is None and content.get("kind") == "tokens":
         stated = content["vocab_size"]
     if stated is None and (path / MODEL_CONFIG).is_file():
-        stated = json.loads((path / MODEL_CONFIG).read_bytes()).get("vocab_size")
+        stated = read_json(path, MODEL_CONFIG).get("vocab_size")
     if stated is None:
         return padded(n_ids, pad_vocab_to)
+    if type(stated) is not int:
+        raise InputError(
+            f"{path / MODEL_CONFIG}: vocab_size is {stated!r}, no number", hint="copy the model again"
+        )
     if stated < n_ids:
         raise InputError(
             f"{folder}: the tokenizer has {n_ids:,} ids, but the model {stated:,}",
             hint="take the tokenizer that the model was trained with",
         )
-    return int(stated)
+    return stated
