@@ -85,6 +85,11 @@ def test_every_command_has_help(command, capsys):
         (["dedup", "in.jsonl"], 2, "Missing option"),
         (["dedup", "in.jsonl", "-o", "out", "--config", "bad.toml"], 2, "bad.toml: unknown key 'treshold'"),
         (["dedup", "in.jsonl", "-o", "-", "--json"], 2, "both want standard output"),
+        (
+            ["tokenize", "train", "in.jsonl", "-o", "-"],
+            2,
+            "-o - is standard output, but this writes a folder",
+        ),
         (["dedup", "empty.jsonl", "-o", "out"], 1, "empty.jsonl: no document in it"),
         (["dedup", "broken.jsonl", "-o", "out"], 1, "broken.jsonl, line 2: not JSON"),
         (["dedup", "textless.jsonl", "-o", "out"], 1, "textless.jsonl, line 1: no field 'text'"),

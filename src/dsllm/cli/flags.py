@@ -56,12 +56,18 @@ def flags_from(
 
     def decorate(command: Command) -> Command:
         settings = describe(config_class)
+        output = inspect.signature(command).parameters.get("output")
+        writes_stdout = output is None or output.annotation != OutputFolder
 
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
             path = arguments.pop("config_file")
             flags = {option.name: arguments.pop(option.name) for option in settings}
             run = _pop_run_flags(arguments)
+            if arguments.get("output") == "-" and not writes_stdout:
+                raise ConfigError(
+                    "-o - is standard output, but this writes a folder", hint="give a folder to -o"
+                )
             values = read_config_file(Path(path), stage) if path else {}
             where = path or f"dsllm {stage}"
             given = {name: value for name, value in flags.items() if value not in (None, [])}
