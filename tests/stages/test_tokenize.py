@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -204,6 +205,22 @@ def test_small_corpus_gives_fewer_words_and_says_so(tmp_path, capsys):
     assert (made["vocab_size"], made["bos_id"], made["model_vocab_size"]) == (244, 244, 320)
     assert "the corpus gave 244 words, not 1,000" in capsys.readouterr().err
     assert load_tokenizer(tmp_path / "out").n_ids == 259
+
+
+def test_warnings_say_which_limits_there_were(capsys, tmp_path, monkeypatch):
+    learned = train.learn_words
+    monkeypatch.setattr(train, "learn_words", lambda *given: replace(learned(*given), n_pairs_forgotten=1234))
+    path = write_documents(tmp_path / "a.jsonl", ["abcd abcd"])
+    config = TokenizeTrainConfig(vocab_size=1000, max_token_length=3)
+    made = train.run(config, [path], str(tmp_path / "out"), options=RunOptions(), reporter=Reporter())
+    said = " ".join(capsys.readouterr().err.split())
+    # "ab" and "cd" are made, "abcd" is too long, and nothing else occurs twice.
+    assert (
+        "the corpus gave 245 words, not 1,000; no other pair occurs 2 times and makes a word shorter" in said
+    )
+    assert "shorter than 3 bytes" in said
+    assert "1,234 pairs that occurred less than 2 times were forgotten to stay within 2GB" in said
+    assert made["n_pairs_forgotten"] == 1234
 
 
 def test_same_files_give_the_same_bytes_in_any_number_of_threads(tokenizer_folder, tmp_path):

@@ -138,6 +138,21 @@ def test_rare_pairs_are_forgotten_where_memory_is_short(monkeypatch):
     assert dropped
 
 
+def test_forgotten_pairs_are_counted(monkeypatch):
+    pairs = [left + right for left in "abcdefg" for right in "abcdefg"]  # 49, of 64 places: too many
+    monkeypatch.setattr(bpe_training, "_FIRST_SLOTS", 64)
+    learned = learn_merges(
+        Texts.join([pair.encode() for pair in pairs]),
+        np.array([10] * 9 + [1] * 40, np.int64),
+        [letter.encode() for letter in "abcdefg"],
+        vocab_size=100,
+        min_frequency=5,
+        table_bytes=1,
+    )
+    assert learned.tokens[7:] == [pair.encode() for pair in pairs[:9]]
+    assert learned.n_pairs_forgotten == 40
+
+
 def test_progress_is_told():
     told = []
     learn(many_words(), 1500, told=told.append)

@@ -29,10 +29,12 @@ class Learned:
     """What training gives.
 
     tokens: the bytes of each id. merges: left, right and merged id of each, in order, (n_merges, 3).
+    n_pairs_forgotten: how often a rare pair was forgotten for lack of memory.
     """
 
     tokens: list[bytes]
     merges: NDArray[np.int64]
+    n_pairs_forgotten: int
 
 
 def learn_merges(
@@ -71,7 +73,8 @@ def learn_merges(
         n_merges, status = training.merge(limits, rows)
         merges.append(rows[:n_merges])
         told(training.n_ids)
-    return Learned([training.token(index) for index in range(training.n_ids)], np.concatenate(merges))
+    tokens = [training.token(index) for index in range(training.n_ids)]
+    return Learned(tokens, np.concatenate(merges), training.n_pairs_forgotten)
 
 
 class _Training:
@@ -81,6 +84,7 @@ class _Training:
         self, pieces: Texts, counts: NDArray[np.int64], alphabet: list[bytes], vocab_size: int
     ) -> None:
         n_most = max(vocab_size, len(alphabet)) + 1
+        self.n_pairs_forgotten = 0
         self._lay_out(pieces, counts, alphabet)
         n_slots = len(self.data)
         self.token_sizes, self.token_places = np.ones(n_most, np.int64), np.zeros(n_most, np.int64)
@@ -140,7 +144,9 @@ class _Training:
     def make_room(self, max_slots: int, min_frequency: int) -> None:
         """Double the table of pairs and what goes with it, or drop what is rare where it is large."""
         if 2 * len(self.table) > max_slots:
-            queue.drop_rare_pairs(self.entries, self.heap, self.table, min_frequency, self.state)
+            self.n_pairs_forgotten += queue.drop_rare_pairs(
+                self.entries, self.heap, self.table, min_frequency, self.state
+            )
             if 4 * max(self.state[queue.N_PAIRS], self.state[queue.N_ENTRIES]) < len(self.table):
                 return
         larger = np.zeros((2 * len(self.table), 2), np.int64)

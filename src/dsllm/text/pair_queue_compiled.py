@@ -70,9 +70,13 @@ def move_table(table: Int64s, larger: Int64s) -> None:
 
 
 @compiled
-def drop_rare_pairs(entries: Int64s, heap: Int64s, table: Int64s, least: int, state: Int64s) -> None:
-    """Forget the pairs that are merged, and those that occur less than `least` times."""
-    n_kept = 0
+def drop_rare_pairs(entries: Int64s, heap: Int64s, table: Int64s, least: int, state: Int64s) -> int:
+    """Forget the pairs that are merged, and those that occur less than `least` times.
+
+    Returns:
+        The number of entries of the latter that still occurred.
+    """
+    n_kept = n_forgotten = 0
     kept = np.empty((state[N_ENTRIES], 2), np.int64)
     for entry in range(state[N_ENTRIES]):
         if entries[entry, SIZE]:
@@ -82,6 +86,8 @@ def drop_rare_pairs(entries: Int64s, heap: Int64s, table: Int64s, least: int, st
                 for column in range(4):
                     entries[n_kept, column] = entries[entry, column]
                 n_kept += 1
+            elif table[slot, 1] > 0:
+                n_forgotten += 1
     table[:] = 0
     state[N_PAIRS] = state[N_HEAP] = 0
     state[N_ENTRIES] = n_kept
@@ -90,6 +96,7 @@ def drop_rare_pairs(entries: Int64s, heap: Int64s, table: Int64s, least: int, st
         table[slot, 0], table[slot, 1] = kept[entry, 0], kept[entry, 1]
         if entries[entry, COUNT] >= state[LEAST_IN_HEAP]:
             push_entry(heap, entries[entry, COUNT], entries[entry, PAIR], entry, state)
+    return n_forgotten
 
 
 @compiled

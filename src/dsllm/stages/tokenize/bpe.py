@@ -33,10 +33,14 @@ _CHARACTER_OF_BYTE = {byte: character for character, byte in BYTE_OF_CHARACTER.i
 
 @dataclass(frozen=True)
 class LearnedWords:
-    """What training gives: each word's id, and the merges that make the words, in order."""
+    """What training gives: each word's id, and the merges that make the words, in order.
+
+    `n_pairs_forgotten` says how often a pair rarer than `min_frequency` was forgotten for lack of memory.
+    """
 
     ids: dict[str, int]
     merges: list[tuple[str, str]]
+    n_pairs_forgotten: int
 
 
 def learn_words(
@@ -66,6 +70,7 @@ def learn_words(
     return LearnedWords(
         {word: index for index, word in enumerate(words)},
         [(words[left], words[right]) for left, right in reversed(merges)],  # of equal ones the last
+        learned.n_pairs_forgotten,
     )
 
 

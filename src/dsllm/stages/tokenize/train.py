@@ -69,13 +69,15 @@ def run(
             **_taken(corpus),
             "n_pieces": corpus.n_pieces,
             "n_pieces_left_out": corpus.n_left_out,
+            "n_pairs_forgotten": words.n_pairs_forgotten,
             "sample": {**sample.totals(), "sources": sample.sources()},
         }
         if streams := [source.stream_hash.hexdigest() for source in sources if source.stream_hash]:
             out.set_stream_hash(streams[0])
         content = _content(words, config)
         out.finish(counts=counts, content=content)
-    _report(content, config, sample, reporter, counts.get("taken"))
+    _warn(words, config, reporter)
+    _report(sample, len(words.ids), reporter, counts.get("taken"))
     return {**counts, **content}
 
 
@@ -201,21 +203,29 @@ def _content(words: LearnedWords, config: TokenizeTrainConfig) -> dict[str, Any]
     }
 
 
+def _warn(words: LearnedWords, config: TokenizeTrainConfig, reporter: Reporter) -> None:
+    """Say what is not as it was asked for."""
+    n_words, least = len(words.ids), config.min_frequency
+    if words.n_pairs_forgotten:
+        reporter.say(
+            f"dsllm: {words.n_pairs_forgotten:,} pairs that occurred less than {least:,} times were forgotten"
+            f" to stay within {config.memory}; words differ only where one is made in a second way"
+        )
+    if n_words < config.vocab_size:
+        limit = config.max_token_length
+        short = "" if limit is None else f" and makes a word shorter than {limit:,} bytes"
+        reporter.say(
+            f"dsllm: warning: the corpus gave {n_words:,} words, not {config.vocab_size:,}; no other pair"
+            f" occurs {least:,} times{short}"
+        )
+
+
 def _report(
-    content: dict[str, Any],
-    config: TokenizeTrainConfig,
-    sample: SourceCounts,
-    reporter: Reporter,
-    taken: dict[str, dict[str, Any]] | None,
+    sample: SourceCounts, n_words: int, reporter: Reporter, taken: dict[str, dict[str, Any]] | None
 ) -> None:
+    """Say what was learned from, and how well the words fit."""
     if taken:
         largest = sorted(taken.items(), key=lambda item: -item[1]["n_bytes"])[:MAX_ROWS]
         rows = [[name, *source.values()] for name, source in largest]
         reporter.table("What was learned from", ("source", "documents", "bytes", "share"), rows)
-    n_words = content["vocab_size"]
-    if n_words < config.vocab_size:
-        reporter.say(
-            f"dsllm: warning: the corpus gave {n_words:,} words, not {config.vocab_size:,}; no other pair"
-            f" occurs {config.min_frequency} times"
-        )
     sample.show(f"A sample of the corpus, encoded with the {n_words:,} words", reporter)
