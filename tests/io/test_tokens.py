@@ -8,7 +8,8 @@ import pytest
 from dsllm.config import RunOptions, Settings
 from dsllm.errors import InputError, ShardError
 from dsllm.io.folder import OutputFolder
-from dsllm.io.tokens import TokenFolder, TokenWriter, bin_name, idx_name
+from dsllm.io.token_formats import DSLLM_FORMAT
+from dsllm.io.tokens import TokenFolder, TokenWriter
 
 CONTENT = {"kind": "tokens", "dtype": "uint32", "vocab_size": 100, "bos_id": 98, "eos_id": 99}
 SHARDS = [[[1, 2, 99], [99], [3, 99]], [[4, 5, 6, 7, 99]]]  # documents by shard
@@ -97,30 +98,37 @@ def test_lengths_must_add_up(tmp_path):
 
 
 def test_cut_shard_is_named(folder):
-    path = folder / bin_name(1)
+    path = folder / DSLLM_FORMAT.tokens_name(1)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ShardError, match=r"shard-00001.bin: 16 bytes, but manifest.json says 20"):
         TokenFolder(folder)
 
 
+@pytest.mark.parametrize("name", ["vocab_size", "eos_id"])
+def test_manifest_that_lacks_something_is_named(tmp_path, name):
+    content = {key: value for key, value in CONTENT.items() if key != name}
+    with pytest.raises(ShardError, match=f"its manifest.json names no {name}"):
+        TokenFolder(write_folder(tmp_path / "tokens", content=content))
+
+
 def test_missing_files_are_named(folder):
-    (folder / idx_name(0)).unlink()
+    (folder / DSLLM_FORMAT.offsets_name(0)).unlink()
     with pytest.raises(ShardError, match=r"shard-00000.idx: missing"):
         TokenFolder(folder).document_starts()
-    (folder / bin_name(0)).unlink()
+    (folder / DSLLM_FORMAT.tokens_name(0)).unlink()
     with pytest.raises(ShardError, match=r"shard-00000.bin: missing"):
         TokenFolder(folder)
 
 
 @pytest.mark.parametrize("offsets", [[0, 4, 3, 6], [0, 3, 4, 7], [1, 3, 4, 6]], ids=str)
 def test_offsets_that_cannot_be_are_refused(folder, offsets):
-    (folder / idx_name(0)).write_bytes(np.array(offsets, "<u8").tobytes())
+    (folder / DSLLM_FORMAT.offsets_name(0)).write_bytes(np.array(offsets, "<u8").tobytes())
     with pytest.raises(ShardError, match=r"shard-00000.idx: its offsets do not ascend from 0 to 6"):
         TokenFolder(folder).document(0)
 
 
 def test_offsets_of_another_length_are_refused(folder):
-    (folder / idx_name(0)).write_bytes(np.array([0, 6], "<u8").tobytes())
+    (folder / DSLLM_FORMAT.offsets_name(0)).write_bytes(np.array([0, 6], "<u8").tobytes())
     with pytest.raises(ShardError, match="16 bytes, not offsets for 3 documents"):
         TokenFolder(folder).document(0)
 

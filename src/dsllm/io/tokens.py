@@ -30,16 +30,6 @@ Tokens = npt.NDArray[np.uint32]
 Offsets = npt.NDArray[np.int64]
 
 
-def bin_name(index: int) -> str:
-    """Name the file of a shard's tokens."""
-    return DSLLM_FORMAT.tokens_name(index)
-
-
-def idx_name(index: int) -> str:
-    """Name the file of a shard's document offsets."""
-    return DSLLM_FORMAT.offsets_name(index)
-
-
 class TokenWriter:
     """Writes token shards into a folder, one after another; it holds no more than it is given.
 
@@ -118,7 +108,7 @@ class TokenFolder:
 
     Raises:
         InputError: no such folder, an unfinished one, or one that holds something else.
-        ShardError: a shard is missing, or its size is not what the manifest says.
+        ShardError: a shard is missing, its size is not what the manifest says, or that lacks something.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -135,8 +125,10 @@ class TokenFolder:
                 f"{path}: holds {content.get('kind')}, made by {self.manifest.stage}; tokens are needed",
                 hint="give a folder that `dsllm tokenize encode` wrote",
             )
-        self.vocab_size = int(content["vocab_size"])
-        self.eos_id = int(content["eos_id"])
+        if lacking := [name for name in ("vocab_size", "eos_id") if type(content.get(name)) is not int]:
+            self._fail(f"{path}: its manifest.json names no {lacking[0]}")
+        self.vocab_size: int = content["vocab_size"]
+        self.eos_id: int = content["eos_id"]
         self.bos_id: int | None = content.get("bos_id")
         self._shards = [shard for shard in self.manifest.shards if shard.name.endswith(".bin")]
         self._maps: dict[int, Tokens] = {}
