@@ -9,22 +9,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsllm.text import bpe_training
-from dsllm.text.bpe_training import learn_merges
+from dsllm.text.bpe_training import Limits, learn_merges
 from dsllm.text.texts import Texts
 
 ALPHABET = "abcd"
 
 
-def learn(words, vocab_size, min_frequency=0, max_token_length=None, alphabet=ALPHABET, **options):
+def learn(
+    words,
+    vocab_size,
+    min_frequency=0,
+    max_token_length=None,
+    alphabet=ALPHABET,
+    *,
+    table_bytes=None,
+    told=lambda n_ids: None,
+):
     """Learn from {word: count}; returns the ids, and the merges as the library writes them."""
     learned = learn_merges(
         Texts.join([word.encode() for word in words]),
         np.array(list(words.values()), np.int64),
         [character.encode() for character in alphabet],
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        max_token_length=max_token_length,
-        **options,
+        Limits(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            max_token_length=max_token_length,
+            table_bytes=table_bytes,
+        ),
+        told,
     )
     ranks = {(left, right): rank for rank, (left, right, _) in enumerate(learned.merges.tolist())}
     words = [token.decode() for token in learned.tokens]
@@ -145,9 +157,7 @@ def test_forgotten_pairs_are_counted(monkeypatch):
         Texts.join([pair.encode() for pair in pairs]),
         np.array([10] * 9 + [1] * 40, np.int64),
         [letter.encode() for letter in "abcdefg"],
-        vocab_size=100,
-        min_frequency=5,
-        table_bytes=1,
+        Limits(vocab_size=100, min_frequency=5, table_bytes=1),
     )
     assert learned.tokens[7:] == [pair.encode() for pair in pairs[:9]]
     assert learned.n_pairs_forgotten == 40

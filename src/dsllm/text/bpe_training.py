@@ -24,6 +24,22 @@ _FIRST_SLOTS = 1 << 18  # of the table of pairs, more than there are pairs of by
 _BYTES_PER_SLOT = 50  # of the table of pairs, with entries and heap, while they move to larger ones
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What ends a training, and what it may not make.
+
+    vocab_size: when to stop. min_frequency: a pair that occurs less often is not merged.
+    max_token_length: tokens of three and more bytes stay shorter than this.
+    table_bytes: for the pairs; when these need more, those that are rarer than `min_frequency` are forgotten,
+        and those merged. That changes no merge unless a token is made in a second way.
+    """
+
+    vocab_size: int
+    min_frequency: int = 0
+    max_token_length: int | None = None
+    table_bytes: int | None = None
+
+
 @dataclass(frozen=True)
 class Learned:
     """What training gives.
@@ -41,36 +57,29 @@ def learn_merges(
     pieces: Texts,
     counts: NDArray[np.int64],
     alphabet: list[bytes],
-    *,
-    vocab_size: int,
-    min_frequency: int = 0,
-    max_token_length: int | None = None,
-    table_bytes: int | None = None,
+    limits: Limits,
     told: Callable[[int], None] = lambda n_ids: None,
 ) -> Learned:
-    """Learn up to `vocab_size` tokens, those of the alphabet among them.
+    """Learn up to `limits.vocab_size` tokens, those of the alphabet among them.
 
     Args:
         pieces: distinct; no token reaches from one into another.
         counts: how often each piece occurs, shape (n_pieces,), above zero.
         alphabet: single bytes, in the order of their ids; no piece has another.
-        vocab_size: when to stop.
-        min_frequency: a pair that occurs less often is not merged.
-        max_token_length: tokens of three and more bytes stay shorter than this.
-        table_bytes: for the pairs; when these need more, those that are rarer than `min_frequency` are
-            forgotten, and those merged. That changes no merge unless a token is made in a second way.
+        limits: when to stop.
         told: is told the number of tokens now and then.
     """
-    training = _Training(pieces, counts, alphabet, vocab_size)
-    max_slots = (table_bytes or _UNLIMITED) // _BYTES_PER_SLOT
-    limits = np.array([vocab_size, min_frequency, max_token_length or _UNLIMITED], np.int64)
+    training = _Training(pieces, counts, alphabet, limits.vocab_size)
+    max_slots = (limits.table_bytes or _UNLIMITED) // _BYTES_PER_SLOT
+    max_length = limits.max_token_length or _UNLIMITED
+    numbers = np.array([limits.vocab_size, limits.min_frequency, max_length], np.int64)
     merges = [np.zeros((0, 3), np.int64)]
     status = loops.MERGED
     while status != loops.FINISHED:
         if status == loops.NEEDS_ROOM:
-            training.make_room(max_slots, max(1, min_frequency))
+            training.make_room(max_slots, max(1, limits.min_frequency))
         rows = np.empty((_MERGES_AT_ONCE, 3), np.int64)
-        n_merges, status = training.merge(limits, rows)
+        n_merges, status = training.merge(numbers, rows)
         merges.append(rows[:n_merges])
         told(training.n_ids)
     tokens = [training.token(index) for index in range(training.n_ids)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
-from dsllm.text.bpe_training import learn_merges
+from dsllm.text.bpe_training import Limits, learn_merges
 from dsllm.text.chat import DEEPSEEK_TEMPLATE
 from dsllm.text.piece_counts import Pieces
 from dsllm.text.pretokens import huggingface_pre_tokenizer
@@ -59,10 +59,12 @@ def learn_words(
         pieces.texts,
         pieces.counts,
         [bytes([BYTE_OF_CHARACTER[character]]) for character in alphabet],
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        max_token_length=config.max_token_length,
-        table_bytes=int(config.working_bytes * _PAIRS_FRAC),
+        Limits(
+            vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency,
+            max_token_length=config.max_token_length,
+            table_bytes=int(config.working_bytes * _PAIRS_FRAC),
+        ),
         told=told,
     )
     words = ["".join(map(_CHARACTER_OF_BYTE.__getitem__, token)) for token in learned.tokens]

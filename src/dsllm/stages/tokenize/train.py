@@ -95,9 +95,9 @@ def plan(
     seconds = None
     is_sample = bool(config.weights) or config.sample is not None
     if n_bytes is not None:
-        n_passes_s = n_bytes / TEXT_BYTES_PER_S / options.n_workers * (1.5 if is_sample else 1)
+        reading_s = n_bytes / TEXT_BYTES_PER_S / options.n_workers * (1.5 if is_sample else 1)
         n_learned = min(n_bytes, config.sample_bytes or n_bytes, config.memory_bytes)
-        seconds = round(n_passes_s + n_learned / MERGED_BYTES_PER_S, 1)
+        seconds = round(reading_s + n_learned / MERGED_BYTES_PER_S, 1)
     return {
         "n_files": len(sources),
         "n_input_bytes": total_bytes(sources),
