@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from dsllm.io.documents import parse_line
+from dsllm.io.edit import replace_text
 from dsllm.stages.dedup.repeats import RANGES
 from dsllm.stages.dedup.string_definition import Ranges
 from dsllm.text.scan import (
@@ -59,13 +59,7 @@ def cut_line(line: bytes, cuts: Cuts, *, text_field: str, punctuation: bool) -> 
     text = cut_text(fields[text_field], cuts, punctuation=punctuation)
     if not has_words(text, punctuation=punctuation):
         return None
-    expected = {**fields, text_field: text}
-    pattern = re.escape(orjson.dumps(text_field)) + rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")'
-    for found in reversed(list(re.finditer(pattern, line))):
-        changed = line[: found.start(1)] + orjson.dumps(text) + line[found.end(1) :]
-        if parse_line(changed, text_field) == expected:  # it was this field, not one of an inner object
-            return changed
-    return orjson.dumps(expected) + b"\n"
+    return replace_text(line, text_field, text)
 
 
 def cut_text(text: str, cuts: Cuts, *, punctuation: bool = False) -> str:
