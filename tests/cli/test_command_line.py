@@ -143,13 +143,14 @@ def test_a_pipe_of_two_stages_equals_the_run_over_files(capfdbinary):
     assert piped.stdout
 
 
-def test_a_closed_pipe_ends_quietly():
+@pytest.mark.parametrize(("reader", "n_lines"), [("head -1", 1), ("true", 0)])
+def test_a_closed_pipe_ends_quietly(reader, n_lines):
     write_documents("in.jsonl", n=3000)
-    command = f"{sys.executable} -m dsllm filter in.jsonl -o - --quiet --workers 1 | head -1"
+    command = f"{sys.executable} -m dsllm filter in.jsonl -o - --quiet --workers 1 | {reader}"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
     assert done.returncode == 0
     assert done.stderr == b""
-    assert len(done.stdout.splitlines()) == 1
+    assert len(done.stdout.splitlines()) == n_lines
 
 
 def test_ctrl_c_exits_130_and_leaves_a_folder_that_resumes():

@@ -65,6 +65,10 @@ def _invoke(arguments: Sequence[str]) -> int:
         return _fail(error.format_message(), f"see: {path} --help", EXIT_WRONG_COMMAND)
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except SystemExit as error:  # so Typer says that a pipe is closed
+        if isinstance(error.__context__, BrokenPipeError):
+            raise error.__context__ from None
+        raise
     if status == EXIT_INTERRUPTED:  # so Typer says Ctrl-C
         raise KeyboardInterrupt
     return status if isinstance(status, int) else EXIT_DONE
