@@ -257,6 +257,8 @@ def test_addresses_are_split_as_urllib_does():
         host = (urlsplit(address).hostname or "").removeprefix("www.")
         assert split_address(address)[0] == host
     assert split_address("example.com/a") == ("example.com", "/a")
+    assert split_address("www.example.com:8080/a") == ("example.com", "/a")  # a port, not a scheme
+    assert split_address("http://[2001:db8::1]:80/a") == ("[2001:db8::1]", "/a")
     assert split_address("") == ("", "")
 
 
@@ -293,6 +295,16 @@ def test_block_lists_hold_domains_beginnings_and_words():
     for path in ("nothing", "missing"):
         with pytest.raises(InputError):
             BlockList.read([path])
+    for entry in ("/forum/", "word:", "word:two words"):  # no address would ever fit
+        Path("nothing").write_text(f"spam.example\n{entry}\n")
+        with pytest.raises(InputError, match=f"'{entry}' is no entry"):
+            BlockList.read(["nothing"])
+
+
+def test_a_host_of_a_million_dots_is_looked_up_at_once():
+    blocked = BlockList(domains={"spam.example"})
+    assert blocked.find("http://" + "a." * 500_000 + "spam.example/") is None  # 250 GB of ends otherwise
+    assert blocked.find("http://" + "a." * 100 + "spam.example/") == "spam.example"
 
 
 def test_rates_of_hosts_by_hand():

@@ -19,7 +19,11 @@ from dsllm.stages.filter.table import Table
 from dsllm.text.shingles import Hashes, hash_words
 
 _HOST = re.compile(
-    r"(?:[a-z][a-z0-9+.\-]*:)?(?://)?(?:[^/?#@]*@)?(?:www\.)?([^/?#:@]+)(?::\d+)?(.*)", re.DOTALL
+    r"(?:(?:[a-z][a-z0-9+.\-]*:)?//|mailto:)?(?:[^/?#@]*@)?(?:www\.)?(\[[^\]/?#]*\]|[^/?#:@]+)(?::\d*)?(.*)",
+    re.DOTALL,
+)
+_MAX_HOST_CHARS = (
+    253  # RFC 1035, section 2.3.4; no list has a longer one, and all its ends would be looked up
 )
 _WORD = re.compile(r"[a-z0-9]+|[^\W\d_]+")
 _LOCAL = ("0.0.0.0", "127.0.0.1", "::1")
@@ -44,7 +48,7 @@ class BlockList:
         """Read files.
 
         Raises:
-            InputError: no such file, or no entry in it.
+            InputError: no such file, no entry in it, or one that no address can fit.
         """
         found = cls()
         for path in paths:
@@ -56,24 +60,31 @@ class BlockList:
             if not entries:
                 raise InputError(f"{path}: no entry in it", hint="write a domain a line")
             for entry in entries:
-                found._add(entry)
+                if not found._add(entry):
+                    raise InputError(
+                        f"{path}: {entry!r} is no entry",
+                        hint="write a domain, the beginning of an address with its host, or word:WORD",
+                    )
         return found
 
-    def _add(self, entry: str) -> None:
+    def _add(self, entry: str) -> bool:
+        """Take an entry in; False where it is none."""
         if entry.startswith("word:"):
-            self.words.add(entry.removeprefix("word:").strip().lower())
-            return
+            word = entry.removeprefix("word:").strip().lower()
+            self.words.add(word)
+            return _WORD.fullmatch(word) is not None
         first, *rest = entry.split()
         host, path = split_address(rest[0] if rest and first in _LOCAL else first)
         if path.strip("/"):
             self.beginnings.setdefault(host, []).append(path)
         elif host:
             self.domains.add(host)
+        return bool(host)
 
     def find(self, address: str) -> str | None:
         """Name the entry that blocks an address, None where there is none."""
         host, path = split_address(address)
-        domain = host
+        domain = host if len(host) <= _MAX_HOST_CHARS else ""
         while domain:
             if domain in self.domains:
                 return domain
