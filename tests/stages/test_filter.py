@@ -224,6 +224,8 @@ def test_rules_for_prose_pass_over_code_unless_they_name_it(tmp_path):
         ("[[rules]]\nfeature = 'n_words'\n", "neither min nor max"),
         ("[[rules]]\nfeature = 'n_words'\nmin = 2\nmax = 1\n", "min is 2, max is 1"),
         ("[[rules]]\nfeature = 'n_words'\nmin = '2'\n", "min is '2'"),
+        ("[[rules]]\nfeature = 'n_words'\nmin = nan\n", "min is nan"),
+        ("[[rules]]\nfeature = 'n_words'\nmin = 2\nlanguages = [1]\n", "languages is [1]"),
         ("[[rules]]\nfeature = 'n_words'\nleast = 2\n", "unknown key 'least'"),
         (
             "[[rules]]\nfeature = 'n_words'\nmin = 2\nlanguages = []\nexcept_languages = []\n",

@@ -133,7 +133,7 @@ def test_what_cannot_be_is_told(model):
         FilterConfig(keep_thirds=("best",))
     with pytest.raises(InputError, match="nowhere.npy: no such file"):
         run_filter([path], word_model="nowhere.npy")
-    with pytest.raises(InputError, match="in.jsonl: "):
+    with pytest.raises(InputError, match="in.jsonl: no model of words"):
         run_filter([path], word_model="in.jsonl")
     with pytest.raises(OutputError, match="is there already"):
         run_filter([path], model, train_words=True)

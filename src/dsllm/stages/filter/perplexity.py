@@ -42,8 +42,8 @@ def read_model(path: str) -> WordModel:
         raise InputError(f"{path}: no such file", hint=hint)
     try:
         return WordModel.read(Path(path))
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: {error}", hint=hint) from None
+    except (ValueError, EOFError):  # NumPy's own words are about pickles
+        raise InputError(f"{path}: no model of words", hint=hint) from None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ no language: only rules that name `code` or `none` are for them.
 """
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,6 +176,14 @@ def _lower_ascii(phrase: str) -> str:
     return phrase.encode().lower().decode()
 
 
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, kind)
+
+
 def _read_rule(values: Any, place: str) -> Rule:
     known = {
         "name": str,
@@ -189,9 +198,9 @@ def _read_rule(values: Any, place: str) -> Rule:
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"{place}: unknown key {key!r}", hint=f"known keys: {', '.join(known)}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number if known[key] is float else isinstance(value, known[key])):
-            raise ConfigError(f"{place}: {key} is {value!r}", hint=f"give a {known[key].__name__}")
+        if not _is_a(known[key], value):
+            kind = {str: "a string", float: "a number", list: "a list of languages"}[known[key]]
+            raise ConfigError(f"{place}: {key} is {value!r}", hint=f"give {kind}")
     feature = str(values.get("feature"))
     if feature not in FEATURES:
         raise ConfigError(f"{place}: feature is {feature}", hint=f"known features: {', '.join(FEATURES)}")
@@ -208,6 +217,6 @@ def _read_rule(values: Any, place: str) -> Rule:
         feature=feature,
         min=lower,
         max=upper,
-        languages=None if languages is None else frozenset(map(str, languages)),
-        except_languages=frozenset(map(str, values.get("except_languages", ()))),
+        languages=None if languages is None else frozenset(languages),
+        except_languages=frozenset(values.get("except_languages", ())),
     )
