@@ -342,6 +342,16 @@ def test_files_that_are_no_such_model_are_errors(quality_model):
         assert not Path("out").exists()
 
 
+def test_a_language_that_the_model_does_not_know_is_an_error():
+    path = write("in.jsonl", {"text": ENGLISH})
+    for lid_model, languages, hint in ((None, ("en", "english"), "zh"), ("script", ("de",), "ja, ko, other")):
+        with pytest.raises(ConfigError, match=f"'{languages[-1]}' is none") as caught:
+            run_filter(path, lid_model=lid_model, languages=languages)
+        assert hint in caught.value.hint
+        assert not Path("out").exists()
+    run_filter(path, lid_model="script", languages=("none", "any"))
+
+
 # ------------------------------------------------------------------------------------------------ the stage
 
 

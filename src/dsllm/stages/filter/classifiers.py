@@ -51,6 +51,11 @@ class LanguageModel:
         self._model = _load(Path(path) if path else SHIPPED_MODEL, "--lid-model")
         self._labels = [*(label.removeprefix(_PREFIX) for label in self._model.labels), NO_LETTERS]
 
+    @property
+    def labels(self) -> list[str]:
+        """All that it calls texts: languages, and `none`."""
+        return self._labels
+
     def guess(self, text: str) -> tuple[str, float]:
         """Return the likeliest language of the whole text and its probability: see `guess_all`."""
         labels, index, confidence = self.guess_all(Texts.join([text.encode()]))

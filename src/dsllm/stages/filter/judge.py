@@ -63,8 +63,7 @@ class Filter:
             steps.append(BlockUrls(BlockList.read(config.block_urls), config.url_field))
         if config.exempt_sources:
             steps.append(ExemptSources(config.exempt_sources))
-        model = Scripts() if config.lid_model == BY_SCRIPT else LanguageModel(config.lid_model)
-        steps.append(Languages(model, config.languages, config.min_language_confidence))
+        steps.append(read_languages(config))
         if config.max_line_repeats is not None:
             recurring = self.overview.recurring
             steps.append(CutRecurring(recurring, config.min_line_words, config.max_recurring_frac))
@@ -199,6 +198,12 @@ def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
     if not np.isnan(table.quality[place]):
         found["quality"] = round(float(table.quality[place]), 6)
     return found
+
+
+def read_languages(config: FilterConfig) -> Languages:
+    """Read the language model that the settings name."""
+    model = Scripts() if config.lid_model == BY_SCRIPT else LanguageModel(config.lid_model)
+    return Languages(model, config.languages, config.min_language_confidence)
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,10 @@ from dsllm.progress import Reporter
 from dsllm.stages.filter import perplexity
 from dsllm.stages.filter.addresses import BlockList
 from dsllm.stages.filter.benchmarks import benchmark_files
-from dsllm.stages.filter.classifiers import SHIPPED_MODEL, LanguageModel, QualityModel
+from dsllm.stages.filter.classifiers import SHIPPED_MODEL, QualityModel
 from dsllm.stages.filter.config import BUCKETS, FilterConfig
 from dsllm.stages.filter.explain import Explanation
-from dsllm.stages.filter.judge import REJECTED, Filter, read_decontaminator
+from dsllm.stages.filter.judge import REJECTED, Filter, read_decontaminator, read_languages
 from dsllm.stages.filter.overview import Overview, is_needed, look_over, n_passes
 from dsllm.stages.filter.rules import PRESETS, read_rules, rules_path
 from dsllm.stages.filter.scripts import BY_SCRIPT
@@ -41,7 +41,7 @@ def run(
 
     Raises:
         InputError: a model or a rules file that is missing or no such thing, or no document in any input.
-        ConfigError: a rule that cannot be.
+        ConfigError: a rule that cannot be, or a language that the model does not know.
     """
     if config.train_words:
         return perplexity.train(config, inputs, output, options=options, reporter=reporter)
@@ -157,8 +157,7 @@ def summarise(counts: dict[str, int], order: Sequence[str]) -> dict[str, Any]:
 def _check(config: FilterConfig) -> tuple[Any, ...]:
     """Read rules and models once before any worker does, so that their faults are told at once."""
     rules = read_rules(config.rules)
-    if config.lid_model != BY_SCRIPT:
-        LanguageModel(config.lid_model)
+    read_languages(config).check()
     if config.bad_words is not None:
         read_bad_words(config.bad_words)
     if config.quality_model is not None:

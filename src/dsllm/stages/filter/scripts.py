@@ -21,6 +21,8 @@ MOST_ACCENTED = 0.05  # share of the letters beyond ASCII in English
 class Scripts:
     """Names a language by the letters of a text; in place of `LanguageModel`, without its probabilities."""
 
+    labels = LABELS
+
     def guess_all(self, texts: Texts) -> tuple[list[str], NDArray[np.int64], NDArray[np.float64]]:
         """Name the language of each text: (labels, the number of each text's label, 1 for each)."""
         counts = count_letters(texts)

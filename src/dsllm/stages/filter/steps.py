@@ -45,6 +45,19 @@ class Languages:
     wanted: tuple[str, ...]
     min_confidence: float
 
+    def check(self) -> None:
+        """Ask whether documents can be of the wanted languages.
+
+        Raises:
+            ConfigError: one of them is none that the model knows.
+        """
+        for language in self.wanted:
+            if language not in (ANY_LANGUAGE, *self.model.labels):
+                raise ConfigError(
+                    f"languages: {language!r} is none that the language model names",
+                    hint=f"it names {', '.join(self.model.labels)}; `{ANY_LANGUAGE}` keeps all",
+                )
+
     def __call__(self, table: Table) -> None:
         """Guess the language of all documents but the exempt."""
         places = np.flatnonzero(table.looked_at)
