@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,31 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_has_help(command, capsys):
+def test_every_command_has_help(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert run_command_line([*command, "--help"]) == 0
-    assert "Usage: dsllm" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Usage: dsllm" in shown
+    assert re.findall(r"(?<!\S)--(?!no-)\S*…", shown) == []  # a name that is cut cannot be typed
+
+
+def test_what_a_file_turns_on_a_flag_turns_off():
+    write_documents("in.jsonl", n=3)
+    Path("on.toml").write_text("[filter]\nannotate = true\n")
+    for output, more, is_on in (("on", [], True), ("off", ["--no-annotate"], False)):
+        arguments = [
+            "filter",
+            "in.jsonl",
+            "-o",
+            output,
+            "--format",
+            "jsonl",
+            "--config",
+            "on.toml",
+            "--quiet",
+        ]
+        assert run_command_line([*arguments, "--languages", "any", "--rules", "none", *more]) == 0
+        assert (b"dsllm_filter" in Path(output, "shard-00000.jsonl").read_bytes()) == is_on
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def flags_from(
         def wrapper(**arguments: Any) -> None:
             path = arguments.pop("config_file")
             flags = {option.name: arguments.pop(option.name) for option in settings}
+            flags |= {name: False for name in flags if arguments.pop(_off(name), None)}
             run = _pop_run_flags(arguments)
             if arguments.get("output") == "-" and not writes_stdout:
                 raise ConfigError(
@@ -79,7 +80,8 @@ def flags_from(
             for parameter in inspect.signature(command).parameters.values()
             if parameter.name not in ("config", "run")
         ]
-        options = [_parameter(option) for option in settings] + _common_parameters(config_class, is_stage)
+        options = [parameter for option in settings for parameter in _parameters(option)]
+        options += _common_parameters(config_class, is_stage)
         parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -97,22 +99,40 @@ def _split_lists(settings: list[Setting], given: dict[str, Any]) -> dict[str, An
     }
 
 
-def _parameter(option: Setting) -> inspect.Parameter:
+def _off(name: str) -> str:
+    return f"no_{name}"
+
+
+def _parameters(option: Setting) -> list[inspect.Parameter]:
+    """Make the flag of a setting, and for one that is off unless asked for a hidden one that says so.
+
+    The help would show `--no-...` in a column of its own, and cut long names for it on a narrow terminal.
+    """
     help_text = option.help.rstrip(".")
     notes = [text for text in (option.unit, option.range) if text]
     if option.default is dataclasses.MISSING:
         notes.append("required")
     elif option.default not in (None, (), ""):
-        default = ",".join(option.default) if isinstance(option.default, tuple) else option.default
+        default = ", ".join(option.default) if isinstance(option.default, tuple) else option.default
         notes.append(f"default {str(default).lower() if isinstance(default, bool) else default}")
     if option.choices:
-        notes.insert(0, "|".join(option.choices))
+        notes.insert(0, " | ".join(option.choices))
     text = f"{help_text} [{'; '.join(notes)}]." if notes else f"{help_text}."
-    flag = f"{option.flag}/--no-{option.flag[2:]}" if option.kind == "bool" else option.flag
+    no_flag = f"--no-{option.flag[2:]}"
+    is_off = option.kind == "bool" and option.default is False
+    flag = f"{option.flag}/{no_flag}" if option.kind == "bool" and not is_off else option.flag
     value_type: Any = _PYTHON_TYPES[option.kind]
-    flag_info = typer.Option(flag, help=text.replace("[", r"\["), show_default=False)
-    annotation: Any = Annotated[value_type | None, flag_info]
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    metavar = "<list>" if option.kind == "strs" else None
+    help_text = text.replace("[", r"\[")
+    flags = {option.name: typer.Option(flag, help=help_text, metavar=metavar, show_default=False)}
+    if is_off:
+        flags[_off(option.name)] = typer.Option(no_flag, hidden=True)
+    return [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[value_type | None, info]
+        )
+        for name, info in flags.items()
+    ]
 
 
 def _common_parameters(config_class: type[Settings], is_stage: bool) -> list[inspect.Parameter]:
