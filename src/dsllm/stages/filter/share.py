@@ -70,11 +70,14 @@ class BestShare:
         if not self.bounds:
             return
         groups = groups_of(table, self.by)
-        for group in sorted({groups[place] for place in places.tolist()}):
-            if group in self.bounds:
-                least = self.bounds[group].least
-                is_meant = np.array([other == group for other in groups], bool) & table.looked_at
-                table.test("quality", is_meant & (table.quality < least), table.quality, round(least, 6))
+        places_of: dict[Group, list[int]] = defaultdict(list)
+        for place in places.tolist():
+            places_of[groups[place]].append(place)
+        for group in sorted(places_of.keys() & self.bounds.keys()):
+            least = self.bounds[group].least
+            is_meant = np.zeros(len(groups), bool)
+            is_meant[places_of[group]] = True
+            table.test("quality", is_meant & (table.quality < least), table.quality, round(least, 6))
 
 
 @dataclass(frozen=True)
