@@ -146,7 +146,7 @@ def announce_compiling(say: Callable[[str], None]) -> Iterator[None]:
 
     def tell() -> None:
         _listeners.remove(tell)
-        say("dsllm: compiling for this processor, 20 s or so; later runs find the code on disk")
+        say("dsllm: compiling for this processor, up to a minute; later runs find the code on disk")
 
     _listeners.append(tell)
     try:
