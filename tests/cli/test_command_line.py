@@ -261,3 +261,9 @@ def test_a_log_gets_no_control_characters():
     assert b"\x1b" not in done.stderr
     assert done.stderr
     assert done.stdout == b""
+
+
+def test_a_process_with_triton_ends_without_a_word():
+    code = "import sys, triton; sys.argv = ['dsllm', '--help']; from dsllm.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -25,7 +25,8 @@ def main() -> None:
     # NumPy's matrix products here are tiny, and its threads would spin. torch has its own library for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     status = run_command_line(sys.argv[1:])
-    gc.freeze()
+    if "triton" not in sys.modules:  # which would find its objects left over, and tell
+        gc.freeze()
     sys.exit(status)
 
 
