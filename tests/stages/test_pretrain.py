@@ -54,10 +54,9 @@ def write_tokens(folder, n_documents=40, *, words=WORDS):
                 writer.add(document, np.array([len(document)]))
                 if number in (n_documents // 2, n_documents - 1):
                     writer.end_shard()
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
         special = [
-            {"id": index, "content": word, "special": True}
-            for index, word in enumerate(words)
-            if word[0] == "<"
+            {"id": index, "content": word, **flags} for index, word in enumerate(words) if word[0] == "<"
         ]
         vocab = {word: index for index, word in enumerate(words)}
         tokenizer = {"model": {"vocab": vocab}, "added_tokens": special, "decoder": {"type": "ByteLevel"}}
