@@ -4,7 +4,7 @@ The compiled pass takes a line only where it is sure that it is JSON and what it
 which asks orjson, is the definition and answers for every other line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +37,8 @@ class Lines:
         """Parse the ids; None for "null"."""
         data = self.ids.tobytes()
         ends = np.cumsum(self.id_sizes)
-        values: dict[bytes, Any] = {}
-        found = []
-        for start, end in zip((ends - self.id_sizes).tolist(), ends.tolist(), strict=True):
-            raw = data[start:end]
-            if raw not in values:
-                values[raw] = orjson.loads(raw)
-            found.append(values[raw])
-        return found
+        starts = ends - self.id_sizes
+        return parse_each(data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
 def find_lines(lines: bytes) -> Bounds:
@@ -81,7 +75,7 @@ def read_texts(
     found = read_values(lines, text_field, (id_field,), bounds=bounds)
     if found is None:
         return None
-    ids = [lines[start:end] or b"null" for start, end in found.spans[:, 1].tolist()]
+    ids = found.raws(lines, 0)
     return Lines(
         found.texts,
         found.places,
@@ -101,6 +95,21 @@ class Values:
     texts: Texts
     places: NDArray[np.int64]
     spans: NDArray[np.int64]
+
+    def raws(self, lines: bytes, field: int) -> list[bytes]:
+        """Cut the values of one of the other fields, counted from 0, out of the batch; "null" for none."""
+        return [lines[start:end] or b"null" for start, end in self.spans[:, 1 + field].tolist()]
+
+
+def parse_each(raws: Iterable[bytes]) -> list[Any]:
+    """Parse values as they are written, equal ones once; None for "null"."""
+    values: dict[bytes, Any] = {}
+    found = []
+    for raw in raws:
+        if raw not in values:
+            values[raw] = orjson.loads(raw)
+        found.append(values[raw])
+    return found
 
 
 def read_values(

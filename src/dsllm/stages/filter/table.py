@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dsllm.io.documents import BadLine, Batch, parse_fields
 from dsllm.io.edit import replace_text
-from dsllm.text.json_lines import lines_of, read_values
+from dsllm.text.json_lines import lines_of, parse_each, read_values
 from dsllm.text.texts import Texts
 
 Places = NDArray[np.int64]
@@ -69,8 +69,7 @@ class Documents:
 
     def values(self, name: str) -> list[Any]:
         """Parse the values of a field; None for "null"."""
-        parsed = {raw: orjson.loads(raw) for raw in set(self.fields[name])}
-        return [parsed[raw] for raw in self.fields[name]]
+        return parse_each(self.fields[name])
 
 
 def read_documents(
@@ -85,10 +84,7 @@ def read_documents(
     lines = batch.lines
     found = None if text_field in fields else read_values(lines, text_field, fields, bounds=(starts, ends))
     if found is not None:
-        raws = {
-            name: [lines[start:end] or b"null" for start, end in found.spans[:, at].tolist()]
-            for at, name in enumerate(fields, start=1)
-        }
+        raws = {name: found.raws(lines, at) for at, name in enumerate(fields)}
         places = found.places
         spans = found.spans[:, 0]
         return Documents(batch, found.texts, starts[places], ends[places], spans, places, raws, [])

@@ -14,14 +14,13 @@ from dsllm.stages.tokenize.config import TokenizeEncodeConfig
 from dsllm.stages.tokenize.shards import Encoded, Int64s
 from dsllm.stages.tokenize.statistics import source_name
 from dsllm.text.bpe import Encoder, Ids, Merges, read_merges
-from dsllm.text.json_fields import read_field
-from dsllm.text.json_lines import find_lines, read_texts
+from dsllm.text.json_lines import parse_each, read_values
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_facts import TokenizerFacts, read_facts
 from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer
 
 CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared
-LANGUAGE_FIELD = "lang"
+FIELDS = ("source", "lang")  # by which tokens are counted
 
 
 @dataclass(frozen=True)
@@ -72,22 +71,19 @@ class EncodeTask:
 
     def __call__(self, batch: Batch) -> Encoded:
         """Encode the documents of a batch, EOS after each."""
-        bounds = find_lines(batch.lines)
-        lines = read_texts(batch.lines, self.config.text_field, "source", bounds=bounds)
-        if lines is None:
+        values = None
+        if self.config.text_field not in FIELDS:
+            values = read_values(batch.lines, self.config.text_field, FIELDS)
+        if values is None:
             return self._encode_parsed(batch)
-        languages = read_field(batch.lines, bounds, lines.places, LANGUAGE_FIELD)
-        return self._encode(
-            batch, lines.texts, batch.first_line + lines.places, lines.parsed_ids(), languages
-        )
+        names, languages = (parse_each(values.raws(batch.lines, field)) for field in range(len(FIELDS)))
+        return self._encode(batch, values.texts, batch.first_line + values.places, names, languages)
 
     def _encode_parsed(self, batch: Batch) -> Encoded:
         documents, bad = parse_batch(batch, text_field=self.config.text_field, on_error=self.config.on_error)
         texts = Texts.join([document.text.encode() for document in documents])
         line_numbers = np.array([document.line_number for document in documents], np.int64)
-        names, languages = (
-            [document.fields.get(field) for document in documents] for field in ("source", LANGUAGE_FIELD)
-        )
+        names, languages = ([document.fields.get(field) for document in documents] for field in FIELDS)
         return replace(self._encode(batch, texts, line_numbers, names, languages), bad=bad)
 
     def _encode(

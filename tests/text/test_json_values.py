@@ -1,13 +1,11 @@
-"""A field of lines that are JSON, against `json` itself."""
+"""Fields beside the text of lines of JSON, against `json` itself."""
 
 import json
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsllm.text.json_fields import read_field
-from dsllm.text.json_lines import find_lines
+from dsllm.text.json_lines import parse_each, read_values
 
 KEYS = ["lang", "text", "l", "lang ", "a"]
 values = st.recursive(
@@ -25,13 +23,19 @@ objects = st.dictionaries(st.sampled_from(KEYS), values, max_size=5)
 @given(st.lists(objects, max_size=5), st.booleans(), st.booleans())
 def test_values_are_those_of_json(documents, ascii_only, spaced):
     separators = (" , ", " : ") if spaced else (",", ":")
+    for each in documents:
+        each["text"] = "a text"
     lines = "".join(
         json.dumps(each, ensure_ascii=ascii_only, separators=separators) + "\n" for each in documents
     ).encode()
-    found = read_field(lines, find_lines(lines), np.arange(len(documents)), "lang")
-    assert found == [each.get("lang") for each in documents]
+    found = read_values(lines, "text", ("lang", "a"))
+    assert found is not None
+    for field, name in enumerate(("lang", "a")):
+        assert parse_each(found.raws(lines, field)) == [each.get(name) for each in documents]
 
 
 def test_the_last_of_equal_keys_counts():
-    lines = b'{"lang": "a", "lang": {"lang": 1}, "text": "lang"}\n{"lang":2,"lang":3}'
-    assert read_field(lines, find_lines(lines), np.arange(2), "lang") == [{"lang": 1}, 3]
+    lines = b'{"lang": "a", "lang": {"lang": 1}, "text": "lang"}\n{"lang":2,"text":"","lang":3}'
+    found = read_values(lines, "text", ("lang",))
+    assert found is not None
+    assert parse_each(found.raws(lines, 0)) == [{"lang": 1}, 3]
