@@ -145,6 +145,15 @@ def test_removed_documents_name_what_stays_for_them(tmp_path):
     assert manifest["content"]["stream"] == "removed"
 
 
+def test_a_document_that_is_removed_again_has_one_note(tmp_path):
+    rows = [{"text": "a b c"}, {"text": "a b c", "dsllm_dedup": "of an earlier run"}]
+    source = write_lines(tmp_path / "in.jsonl", rows)
+    dedup([source], tmp_path / "out", removed=str(tmp_path / "removed"))
+    (line,) = read_folder(tmp_path / "removed")
+    assert line.count(b'"dsllm_dedup"') == 1
+    assert orjson.loads(line)["dsllm_dedup"]["level"] == "exact"
+
+
 def test_documents_without_words_go_only_with_equal_ones(tmp_path):
     texts = ["", "...", "🙂", "", "🙂🙂", "...", " "]
     counts = dedup([write_texts(tmp_path / "in.jsonl", texts)], tmp_path / "out")

@@ -6,12 +6,9 @@ import re
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dsllm.errors import ConfigError
 from dsllm.io.documents import Batch
-from dsllm.io.edit import add_field, replace_text
 from dsllm.stages.filter.config import FilterConfig
 from dsllm.stages.filter.judge import Filter
 from dsllm.stages.filter.rules import first_broken, read_line_cut, read_rules
@@ -90,30 +87,6 @@ def test_texts_are_taken_in_order():
     assert [taken.text(place) for place in range(2)] == ["中", "a"]
     assert texts.take(np.arange(3)) is texts
     assert len(texts.take(np.zeros(0, np.int64)).ends) == 0
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-
-
-@given(texts, texts, texts, st.booleans())
-def test_another_text_changes_nothing_else(text, new, other, ensure_ascii):
-    row = {"before": {"text": other}, "text": text, "n": 1.50, "after": other}
-    line = json.dumps(row, ensure_ascii=ensure_ascii).encode() + b"\n"
-    changed = replace_text(line, "text", new)
-    assert orjson.loads(changed) == {**row, "text": new}
-    old = json.dumps(text, ensure_ascii=ensure_ascii).encode()
-    assert changed == line.replace(b'}, "text": ' + old, b'}, "text": ' + orjson.dumps(new), 1)
-
-
-def test_a_field_is_added_behind_the_others():
-    assert add_field(b'{"text": "a", "n": 1.50 } \r\n', "found", {"x": 1}) == (
-        b'{"text": "a", "n": 1.50,"found":{"x":1}}\n'
-    )
-    assert orjson.loads(add_field(b'{"found": 1, "text": "a"}\n', "found", 2)) == {"found": 2, "text": "a"}
-    assert orjson.loads(add_field(b'{"f\\u006fund": 1, "text": "a"}', "found", 2)) == {
-        "found": 2,
-        "text": "a",
-    }
 
 
 def test_a_batch_without_documents_is_nothing():

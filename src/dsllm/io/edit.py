@@ -29,5 +29,7 @@ def add_field(line: bytes, name: str, value: Any) -> bytes:
     key = orjson.dumps(name)
     body = line.rstrip()
     if key in body or b"\\u" in body:  # in a text perhaps, or as another spelling of the name
-        return orjson.dumps({**orjson.loads(line), name: value}) + b"\n"
+        fields = orjson.loads(line)
+        if name in fields:
+            return orjson.dumps({**fields, name: value}) + b"\n"
     return body[:-1].rstrip() + b"," + key + b":" + orjson.dumps(value) + b"}\n"

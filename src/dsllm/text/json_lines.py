@@ -65,6 +65,21 @@ def lines_of(batch: Batch) -> Bounds:
     return found
 
 
+def join_lines(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
+    """Join some of the lines of a batch, those that touch as one; the last one gets its line feed."""
+    if not len(starts):
+        return b""
+    begins = np.append(True, starts[1:] != ends[:-1])
+    firsts, lasts = starts[begins], ends[np.append(begins[1:], True)]
+    if len(firsts) == 1 and lasts[0] - firsts[0] == len(lines):
+        joined = lines
+    else:
+        joined = b"".join(
+            lines[first:last] for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+        )
+    return joined if joined.endswith(b"\n") else joined + b"\n"
+
+
 def read_texts(
     lines: bytes, text_field: str, id_field: str = "id", *, bounds: Bounds | None = None
 ) -> Lines | None:

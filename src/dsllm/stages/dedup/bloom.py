@@ -15,24 +15,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from dsllm.config import RunOptions
 from dsllm.errors import InputError
 from dsllm.io.documents import BadLine, Batch
+from dsllm.io.edit import add_field
 from dsllm.io.sources import Source, find_sources
 from dsllm.progress import Reporter
 from dsllm.stages.dedup.bands import band_keys, choose_bands, describe_curve, find_probability
 from dsllm.stages.dedup.bloom_compiled import STAYS
 from dsllm.stages.dedup.bloom_filter import BloomFilter, choose_size
 from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dedup.divide import join_runs, with_note
+from dsllm.stages.dedup.divide import NOTE_FIELD
 from dsllm.stages.dedup.plan import BLOOM_SIMILARITIES, estimate_documents
 from dsllm.stages.dedup.sign import Sign
 from dsllm.stages.dedup.table import show_removed
 from dsllm.text.compiled import announce_compiling
-from dsllm.text.json_lines import lines_of
+from dsllm.text.json_lines import join_lines, lines_of
 from dsllm.text.scan import UNICODE_VERSION
 from dsllm.text.shingles import Hashes, fmix64
 from dsllm.workers.documents import Part, map_documents
@@ -229,7 +229,7 @@ class _Sieve:
             batch.source_index,
             batch.source,
             batch.first_line,
-            join_runs(batch.lines, signed.starts[stays], signed.ends[stays]),
+            join_lines(batch.lines, signed.starts[stays], signed.ends[stays]),
             batch.n_read,
             removed,
             counts,
@@ -248,8 +248,8 @@ def _describe_removed(signed: Signed, hits: NDArray[np.int64]) -> Iterator[bytes
     """Give the lines that go, each with the first of its keys that was in the filter; bands count from 1."""
     for place in np.flatnonzero(hits != STAYS).tolist():
         hit = "digest" if hits[place] == _DIGEST else f"band {hits[place]}"
-        note = orjson.dumps({"level": "bloom", "hit": hit, "similarity": None, "kept": None})
-        yield with_note(signed.batch.lines[signed.starts[place] : signed.ends[place]], note)
+        note = {"level": "bloom", "hit": hit, "similarity": None, "kept": None}
+        yield add_field(signed.batch.lines[signed.starts[place] : signed.ends[place]], NOTE_FIELD, note)
 
 
 def _check_error(bloom: BloomFilter, batch: Batch) -> None:

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import Batch, parse_line
+from dsllm.io.edit import add_field
 from dsllm.io.shards import pack_lines
 from dsllm.stages.dedup.config import DedupConfig
 from dsllm.stages.dedup.corpus import DOCUMENT, Corpus
 from dsllm.stages.dedup.cuts import Cuts, cut_line, read_cuts
 from dsllm.stages.dedup.decide import EXACT, NEAR, STAYS
 from dsllm.stages.dedup.pairs import describe_reasons
-from dsllm.text.json_lines import lines_of
+from dsllm.text.json_lines import join_lines, lines_of
 from dsllm.workers.passes import column_path, read_column
 
 STRING_COUNTS = ("n_cut", "n_removed_string", "n_text_bytes_cut")
-_EMPTIED = b'{"level":"string"}'  # all its words occurred before, in one document or several
+_EMPTIED = {"level": "string"}  # all its words occurred before, in one document or several
 NOTE_FIELD = "dsllm_dedup"
 # A row a document, a file a source: its line, whether it goes, and where its note is among the notes.
 FATE = np.dtype([("line", "<i8"), ("level", "u1"), ("note_start", "<i8"), ("note_end", "<i8")])
@@ -110,7 +111,7 @@ class Divide:
         first, end = np.searchsorted(fates["line"], [batch.first_line, batch.first_line + len(ends)])
         places = fates["line"][first:end] - batch.first_line
         stays = fates["level"][first:end] == STAYS
-        kept = join_runs(batch.lines, starts[places[stays]], ends[places[stays]])
+        kept = join_lines(batch.lines, starts[places[stays]], ends[places[stays]])
         removed: list[bytes] = []
         counts: dict[str, int] = {}
         if self.config.cuts_strings and (
@@ -119,13 +120,16 @@ class Divide:
             lines = [batch.lines[starts[place] : ends[place]] for place in places.tolist()]
             rows = (first + np.flatnonzero(stays)).tolist()
             kept, emptied, counts = self._cut({row: lines[row - first] for row in rows}, cuts)
-            removed += [with_note(line, _EMPTIED) for line in emptied if self.removed_format is not None]
+            removed += [
+                add_field(line, NOTE_FIELD, _EMPTIED) for line in emptied if self.removed_format is not None
+            ]
         if self.removed_format is not None:
             notes = read_column(self.scratch, batch.source_index, "notes", "u1")
             for index in np.flatnonzero(~stays).tolist():
                 line = batch.lines[starts[places[index]] : ends[places[index]]]
                 fate = fates[first + index]
-                removed.append(with_note(line, notes[fate["note_start"] : fate["note_end"]].tobytes()))
+                note = notes[fate["note_start"] : fate["note_end"]].tobytes()
+                removed.append(add_field(line, NOTE_FIELD, orjson.Fragment(note)))
         return Divided(
             pack_lines(kept, self.format),
             pack_lines(b"".join(removed), self.removed_format or "jsonl"),
@@ -159,23 +163,3 @@ def _n_text_bytes(line: bytes, text_field: str) -> int:
     fields = parse_line(line, text_field)
     assert isinstance(fields, dict)
     return len(fields[text_field].encode())
-
-
-def join_runs(lines: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bytes:
-    """Join slices of `lines`, those that touch as one; the last line gets its line feed."""
-    if not len(starts):
-        return b""
-    begins = np.append(True, starts[1:] != ends[:-1])
-    firsts, lasts = starts[begins], ends[np.append(begins[1:], True)]
-    if len(firsts) == 1 and lasts[0] - firsts[0] == len(lines):
-        joined = lines
-    else:
-        joined = b"".join(
-            lines[first:last] for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
-        )
-    return joined if joined.endswith(b"\n") else joined + b"\n"
-
-
-def with_note(line: bytes, note: bytes) -> bytes:
-    """Add the note as the last field: a document has at least one, its text."""
-    return b'%s,"%s":%s}\n' % (line.rstrip()[:-1], NOTE_FIELD.encode(), note)

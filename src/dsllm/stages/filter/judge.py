@@ -1,6 +1,5 @@
 """The task that filters a batch: reads it as columns, makes the tests, writes what stays."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -34,6 +33,7 @@ from dsllm.stages.filter.steps import (
     read_bad_words,
 )
 from dsllm.stages.filter.table import Documents, Mask, Table, read_documents
+from dsllm.text.json_lines import join_lines
 from dsllm.workers.documents import Part
 
 FIELD = "dsllm_filter"
@@ -140,7 +140,7 @@ class Filter:
         documents = table.documents
         if (table.is_edited & is_kept).any():
             return self._written(table, np.flatnonzero(is_kept), has_found=False)
-        lines = copy_lines(documents, is_kept)
+        lines = join_lines(documents.batch.lines, documents.starts[is_kept], documents.ends[is_kept])
         return lines, documents.sizes() * is_kept
 
     def _written(
@@ -159,23 +159,6 @@ class Filter:
                 line = add_field(line, FIELD, describe(table, place, has_features=self.config.annotate))
             written.append(line)
         return b"".join(written), sizes
-
-
-def copy_lines(documents: Documents, is_kept: Mask) -> bytes:
-    """Give the lines that stay, one behind the other."""
-    lines = documents.batch.lines
-    edges = np.flatnonzero(np.diff(np.concatenate(([False], is_kept, [False])).view(np.int8)))
-    firsts, lasts = edges[::2], edges[1::2] - 1
-    spans: Sequence[tuple[int, int]] = list(
-        zip(documents.starts[firsts].tolist(), documents.ends[lasts].tolist(), strict=True)
-    )
-    # Blank lines, and lines that are no documents, are not between these two.
-    is_whole = len(spans) == 0 or bool((documents.starts[1:] == documents.ends[:-1]).all())
-    if not is_whole:
-        places = np.flatnonzero(is_kept)
-        spans = list(zip(documents.starts[places].tolist(), documents.ends[places].tolist(), strict=True))
-    kept = b"".join(memoryview(lines)[start:end] for start, end in spans)
-    return kept + b"\n" if kept and not kept.endswith(b"\n") else kept
 
 
 def describe(table: Table, place: int, *, has_features: bool) -> dict[str, Any]:
