@@ -164,12 +164,13 @@ def measure(
     _measure(
         texts.data, texts.ends, wanted, language, short_chars,
         "marks" in needs, "lines" in needs, "phrases" in needs, "words" in needs, max_n,
-        "terms" in needs, max_term_n,
         *phrase_table(((definition.LOREM_IPSUM,), (definition.JAVASCRIPT,), definition.POLICY_PHRASES)),
         _codes(definition.BULLETS), _codes(definition.TERMINALS), _codes(definition.CLOSERS),
         _codes(term_features.STOPS),
-        stop_words, *word_tables(), words.alphabetic_characters(), *terms.term_tables(), counts,
+        stop_words, *word_tables(), words.alphabetic_characters(), counts,
     )  # fmt: skip
+    if "terms" in needs:
+        _measure_by_terms(texts.data, texts.ends, wanted, max_term_n, *terms.term_tables(), counts)
     found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
     found[~wanted] = np.nan
     return found
@@ -182,27 +183,15 @@ def _codes(characters: Sequence[str]) -> NDArray[np.int64]:
 @compiled
 def _measure(
     data, ends, wanted, languages, short_chars, has_marks, has_lines, has_phrases, has_words, max_n,
-    has_terms, max_term_n, anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers,
-    stops, stop_words, classes, folding, alphabetic, term_classes, known_filter, known, cuts, stop_terms,
-    counts,
+    anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers,
+    stops, stop_words, classes, folding, alphabetic, counts,
 ):  # fmt: skip
     folded, edges, _parts, state = make_room(ends)
-    longest = start = 0
-    for end in ends:
-        longest = max(longest, end - start)
-        start = end
-    n_most = longest + 2 + MAX_WORDS  # words, terms, lines that are not blank
-    n_slots = 64
-    while n_slots < 4 * (longest + 2):
-        n_slots *= 2
-    room, gram_room = np.empty(n_slots, np.uint64), np.empty(n_slots, np.int64)
-    slots, places, keys = np.empty(n_most, np.int64), np.empty(n_most, np.int64), np.empty(n_most, np.uint64)
-    hashes, chars_before = np.empty(n_most, np.uint64), np.empty(n_most + 1, np.int64)
+    longest, grams, hashes, chars_before = _make_gram_room(ends)
+    room = np.empty(len(grams[0]), np.uint64)
     hits, hit_groups = np.empty(longest + 1, np.int64), np.empty(longest + 1, np.int64)
     mark_counts, line_counts = np.zeros(N_MARKS, np.int64), np.zeros(N_LINE_COUNTS, np.int64)
-    word_counts, term_counts = np.zeros(N_WORD_COUNTS, np.int64), np.zeros(N_TERM_COUNTS, np.int64)
-    kinds = np.empty(n_most, np.uint8)
-    grams = (gram_room, slots, places, keys)
+    word_counts = np.zeros(N_WORD_COUNTS, np.int64)
     start = 0
     for text in range(len(ends)):
         end = ends[text]
@@ -235,14 +224,49 @@ def _measure(
             )  # fmt: skip
             row[_WORDS : _WORDS + N_WORD_COUNTS] = word_counts
             _count_grams(hashes, chars_before, word_counts[0], max_n, grams, row, 0)
-        if has_terms:
+        start = end
+
+
+@compiled
+def _measure_by_terms(
+    data, ends, wanted, max_n, term_classes, known_filter, known, cuts, stop_terms, counts
+):  # fmt: skip
+    """Count the terms; a function of its own, since most runs need none and compiling takes long."""
+    longest, grams, hashes, chars_before = _make_gram_room(ends)
+    _, slots, places, _ = grams
+    hits, kinds = np.empty(longest + 1, np.int64), np.empty(len(slots), np.uint8)
+    term_counts = np.zeros(N_TERM_COUNTS, np.int64)
+    start = 0
+    for text in range(len(ends)):
+        end = ends[text]
+        if wanted[text]:
             measure_terms(
                 data, start, end, term_classes, known_filter, known, cuts, stop_terms, hits, places, slots,
                 kinds, hashes, chars_before, term_counts,
             )  # fmt: skip
+            row = counts[text]
             row[_TERMS : _TERMS + N_TERM_COUNTS] = term_counts
-            _count_grams(hashes, chars_before, term_counts[0], max_term_n, grams, row, _OF_TERMS)
+            _count_grams(hashes, chars_before, term_counts[0], max_n, grams, row, _OF_TERMS)
         start = end
+
+
+@compiled
+def _make_gram_room(ends):
+    """Give the bytes of the longest text, and what its words or terms and their n-grams are written to.
+
+    That is what `measure_grams` works in, then their hashes and the characters before each.
+    """
+    longest = start = 0
+    for end in ends:
+        longest = max(longest, end - start)
+        start = end
+    n_most = longest + 2 + MAX_WORDS  # words, terms, lines that are not blank
+    n_slots = 64
+    while n_slots < 4 * (longest + 2):
+        n_slots *= 2
+    slots, places, keys = np.empty(n_most, np.int64), np.empty(n_most, np.int64), np.empty(n_most, np.uint64)
+    grams = (np.empty(n_slots, np.int64), slots, places, keys)
+    return longest, grams, np.empty(n_most, np.uint64), np.empty(n_most + 1, np.int64)
 
 
 @compiled
