@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export GOMP_SPINCOUNT ?= 0
+TEST_WORKERS ?= 2
 
 .PHONY: help install dev demo test check format lint types size bench bench-gpu golden clean
 
@@ -29,7 +30,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 include examples/demo.mk
 
 test: dev ## Run the tests (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(TESTS)
 
 check: lint types size ## Format, lint, types, layers and sizes, as before every commit
 

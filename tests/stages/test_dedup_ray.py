@@ -13,6 +13,7 @@ from dsllm.stages.dedup import run as run_module
 from dsllm.stages.dedup.config import DedupConfig
 
 ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.xdist_group("ray")  # two clusters on one machine would meet
 
 
 @pytest.fixture

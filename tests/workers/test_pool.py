@@ -125,6 +125,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert set(done.stdout.split())
 
 
+@pytest.mark.xdist_group("ray")  # two clusters on one machine would meet
 def test_ray_gives_the_same_results_and_errors():
     ray = pytest.importorskip("ray")
     options = RunOptions(n_workers=2, engine="ray")
