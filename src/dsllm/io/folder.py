@@ -1,7 +1,8 @@
 """An output folder's life: started, locked, resumed or refused, its files recorded, finished by a manifest.
 
 While a stage works, `manifest.partial.json` lists the finished files and the configuration. The same command
-carries on; another configuration is refused; a complete folder is refused unless it may be overwritten.
+carries on, also with `--on-error skip` after a stop at a bad line; another configuration is refused; a complete
+folder is refused unless it may be overwritten.
 """
 
 import fcntl
@@ -194,7 +195,7 @@ class OutputFolder:
         if before.stage != now.stage:
             return f"stage {before.stage}, now {now.stage}"
         for name in sorted({*before.config, *now.config}):
-            if before.config.get(name) != now.config.get(name):
+            if before.config.get(name) != now.config.get(name) and not _is_more_lenient(name, before, now):
                 return f"{name} was {before.config.get(name)}, now {now.config.get(name)}"
         if before.inputs != now.inputs:
             changed = [a.path for a, b in zip(before.inputs, now.inputs, strict=False) if a != b]
@@ -248,6 +249,11 @@ class OutputFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def _is_more_lenient(name: str, before: Manifest, now: Manifest) -> bool:
+    """Tell that a run stopped at a bad line and now skips such lines: what it had finished has none."""
+    return name == "on_error" and (before.config.get(name), now.config.get(name)) == ("stop", "skip")
 
 
 class _HashedFile(io.RawIOBase):
