@@ -1,12 +1,13 @@
 """The commands: thin, one per stage, each with the flags of its configuration class.
 
-Nothing heavy is imported here: `dsllm --help` answers at once, and a command imports its stage when it runs.
+Nothing heavy is imported here: `dsllm --help` answers at once, and a command imports its settings when its
+flags are asked for and its stage when it runs.
 """
 
 import importlib
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,17 +15,19 @@ from dsllm import __version__
 from dsllm.cli.flags import Inputs, Model, Output, OutputFolder, RunFlags, Tokens, flags_from
 from dsllm.config import Settings
 from dsllm.progress import Reporter
-from dsllm.report.config import ReportConfig
-from dsllm.stages.dedup.config import DedupConfig
-from dsllm.stages.dpo.config import DpoConfig
-from dsllm.stages.eval.config import EvalConfig
-from dsllm.stages.filter.config import FilterConfig
-from dsllm.stages.fit_scaling.config import FitConfig, LadderConfig, PredictConfig
-from dsllm.stages.generate.config import ChatConfig, GenerateConfig
-from dsllm.stages.pretrain.config import PretrainConfig
-from dsllm.stages.remix.config import RemixConfig
-from dsllm.stages.sft.config import SftConfig
-from dsllm.stages.tokenize.config import TokenizeDecodeConfig, TokenizeEncodeConfig, TokenizeTrainConfig
+
+if TYPE_CHECKING:
+    from dsllm.report.config import ReportConfig
+    from dsllm.stages.dedup.config import DedupConfig
+    from dsllm.stages.dpo.config import DpoConfig
+    from dsllm.stages.eval.config import EvalConfig
+    from dsllm.stages.filter.config import FilterConfig
+    from dsllm.stages.fit_scaling.config import FitConfig, LadderConfig, PredictConfig
+    from dsllm.stages.generate.config import ChatConfig, GenerateConfig
+    from dsllm.stages.pretrain.config import PretrainConfig
+    from dsllm.stages.remix.config import RemixConfig
+    from dsllm.stages.sft.config import SftConfig
+    from dsllm.stages.tokenize.config import TokenizeDecodeConfig, TokenizeEncodeConfig, TokenizeTrainConfig
 
 app = typer.Typer(
     help="Make a language model the way DeepSeek LLM was made: from raw text to a chat model.",
@@ -83,55 +86,57 @@ def _plain(value: Any) -> str:
 
 
 @app.command(rich_help_panel=_DATA)
-@flags_from(DedupConfig, "dedup")
-def dedup(inputs: Inputs, output: Output, config: DedupConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.dedup.config:DedupConfig", "dedup")
+def dedup(inputs: Inputs, output: Output, config: "DedupConfig", run: RunFlags) -> None:
     """Remove duplicate and near-duplicate documents over all inputs together."""
     run_stage("dedup.run", config, inputs, output, run)
 
 
 @app.command("filter", rich_help_panel=_DATA)
-@flags_from(FilterConfig, "filter")
-def filter_documents(inputs: Inputs, output: Output, config: FilterConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.filter.config:FilterConfig", "filter")
+def filter_documents(inputs: Inputs, output: Output, config: "FilterConfig", run: RunFlags) -> None:
     """Remove documents by language, by rules and by a quality model."""
     run_stage("filter.run", config, inputs, output, run)
 
 
 @app.command(rich_help_panel=_DATA)
-@flags_from(RemixConfig, "remix")
-def remix(inputs: Inputs, output: Output, config: RemixConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.remix.config:RemixConfig", "remix")
+def remix(inputs: Inputs, output: Output, config: "RemixConfig", run: RunFlags) -> None:
     """Weigh the sources anew and shuffle: INPUT is NAME=INPUT, or documents with a field `source`."""
     run_stage("remix.run", config, inputs, output, run)
 
 
 @tokenize_app.command("train")
-@flags_from(TokenizeTrainConfig, "tokenize train")
-def tokenize_train(inputs: Inputs, output: OutputFolder, config: TokenizeTrainConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.tokenize.config:TokenizeTrainConfig", "tokenize train")
+def tokenize_train(
+    inputs: Inputs, output: OutputFolder, config: "TokenizeTrainConfig", run: RunFlags
+) -> None:
     """Train a byte-level BPE tokenizer."""
     run_stage("tokenize.train", config, inputs, output, run)
 
 
 @tokenize_app.command("encode")
-@flags_from(TokenizeEncodeConfig, "tokenize encode")
+@flags_from("dsllm.stages.tokenize.config:TokenizeEncodeConfig", "tokenize encode")
 def tokenize_encode(
-    inputs: Inputs, output: OutputFolder, config: TokenizeEncodeConfig, run: RunFlags
+    inputs: Inputs, output: OutputFolder, config: "TokenizeEncodeConfig", run: RunFlags
 ) -> None:
     """Turn documents into token shards for `dsllm pretrain`."""
     run_stage("tokenize.encode", config, inputs, output, run)
 
 
 @tokenize_app.command("decode")
-@flags_from(TokenizeDecodeConfig, "tokenize decode")
-def tokenize_decode(tokens: Tokens, output: Output, config: TokenizeDecodeConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.tokenize.config:TokenizeDecodeConfig", "tokenize decode")
+def tokenize_decode(tokens: Tokens, output: Output, config: "TokenizeDecodeConfig", run: RunFlags) -> None:
     """Turn token shards back into documents."""
     run_stage("tokenize.decode", config, [tokens], output, run)
 
 
 @app.command(rich_help_panel=_MODEL)
-@flags_from(PretrainConfig, "pretrain")
+@flags_from("dsllm.stages.pretrain.config:PretrainConfig", "pretrain")
 def pretrain(
     inputs: Annotated[list[str], typer.Argument(metavar="TOKENS", help="Folder that tokenize encode wrote.")],
     output: OutputFolder,
-    config: PretrainConfig,
+    config: "PretrainConfig",
     run: RunFlags,
 ) -> None:
     """Train a model on token shards; on several GPUs: torchrun -m dsllm pretrain ..."""
@@ -139,42 +144,42 @@ def pretrain(
 
 
 @app.command(rich_help_panel=_MODEL)
-@flags_from(SftConfig, "sft")
-def sft(inputs: Inputs, output: OutputFolder, config: SftConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.sft.config:SftConfig", "sft")
+def sft(inputs: Inputs, output: OutputFolder, config: "SftConfig", run: RunFlags) -> None:
     """Fine-tune a model on conversations."""
     run_stage("sft.run", config, inputs, output, run)
 
 
 @app.command(rich_help_panel=_MODEL)
-@flags_from(DpoConfig, "dpo")
-def dpo(inputs: Inputs, output: OutputFolder, config: DpoConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.dpo.config:DpoConfig", "dpo")
+def dpo(inputs: Inputs, output: OutputFolder, config: "DpoConfig", run: RunFlags) -> None:
     """Align a model with preference pairs."""
     run_stage("dpo.run", config, inputs, output, run)
 
 
 @app.command("eval", rich_help_panel=_MODEL)
-@flags_from(EvalConfig, "eval")
-def evaluate(model: Model, output: OutputFolder, config: EvalConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.eval.config:EvalConfig", "eval")
+def evaluate(model: Model, output: OutputFolder, config: "EvalConfig", run: RunFlags) -> None:
     """Measure a model on tasks in local files."""
     run_stage("eval.run", config, [model], output, run)
 
 
 @fit_scaling_app.command("plan")
-@flags_from(LadderConfig, "fit-scaling plan")
-def fit_scaling_plan(output: Output, config: LadderConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.fit_scaling.config:LadderConfig", "fit-scaling plan")
+def fit_scaling_plan(output: Output, config: "LadderConfig", run: RunFlags) -> None:
     """Lay out a ladder of runs: sizes, tokens, learning rate and batch for each budget."""
     run_stage("fit_scaling.run_ladder", config, [], output, run)
 
 
 @fit_scaling_app.command("fit")
-@flags_from(FitConfig, "fit-scaling fit")
+@flags_from("dsllm.stages.fit_scaling.config:FitConfig", "fit-scaling fit")
 def fit_scaling_fit(
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="RUNS", help="Pretrain folders, or results as JSON Lines or CSV."),
     ],
     output: OutputFolder,
-    config: FitConfig,
+    config: "FitConfig",
     run: RunFlags,
 ) -> None:
     """Fit the scaling laws to finished runs."""
@@ -182,9 +187,9 @@ def fit_scaling_fit(
 
 
 @fit_scaling_app.command("predict")
-@flags_from(PredictConfig, "fit-scaling predict", is_stage=False)
+@flags_from("dsllm.stages.fit_scaling.config:PredictConfig", "fit-scaling predict", is_stage=False)
 def fit_scaling_predict(
-    config: PredictConfig,
+    config: "PredictConfig",
     run: RunFlags,
     fits: Annotated[list[str] | None, typer.Argument(metavar="[FITS]", help="Folder that fit wrote.")] = None,
 ) -> None:
@@ -193,8 +198,8 @@ def fit_scaling_predict(
 
 
 @app.command(rich_help_panel=_MODEL)
-@flags_from(GenerateConfig, "generate", is_stage=False)
-def generate(model: Model, config: GenerateConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.generate.config:GenerateConfig", "generate", is_stage=False)
+def generate(model: Model, config: "GenerateConfig", run: RunFlags) -> None:
     """Continue a prompt, or each line of standard input."""
     from dsllm.stages.generate import run as stage
 
@@ -203,8 +208,8 @@ def generate(model: Model, config: GenerateConfig, run: RunFlags) -> None:
 
 
 @app.command(rich_help_panel=_MODEL)
-@flags_from(ChatConfig, "chat", is_stage=False)
-def chat(model: Model, config: ChatConfig, run: RunFlags) -> None:
+@flags_from("dsllm.stages.generate.config:ChatConfig", "chat", is_stage=False)
+def chat(model: Model, config: "ChatConfig", run: RunFlags) -> None:
     """Talk to a model: Ctrl-D ends, /reset forgets."""
     from dsllm.stages.generate import chat as stage
 
@@ -253,7 +258,7 @@ def _yes(is_so: bool) -> str:
 
 
 @app.command("report", rich_help_panel=_LOOK)
-@flags_from(ReportConfig, "report", is_stage=False)
+@flags_from("dsllm.report.config:ReportConfig", "report", is_stage=False)
 def make_report(
     inputs: Annotated[
         list[str], typer.Argument(metavar="RUNS", help="Folders that dsllm wrote, or of such.")
@@ -261,7 +266,7 @@ def make_report(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="PAGE", help="HTML file, or - for stdout.")
     ],
-    config: ReportConfig,
+    config: "ReportConfig",
     run: RunFlags,
 ) -> None:
     """Make one HTML page of the tables and pictures of any runs."""

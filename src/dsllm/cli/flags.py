@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,49 +46,59 @@ class RunFlags:
 Command = Callable[..., None]
 
 
-def flags_from(
-    config_class: type[Settings], stage: str, *, is_stage: bool = True
-) -> Callable[[Command], Command]:
+def flags_from(config_class: str, stage: str, *, is_stage: bool = True) -> Callable[[Command], Command]:
     """Replace the parameters `config` and `run` of a command by flags.
 
-    `config` becomes one flag per setting of `config_class`; `run` the flags that every stage has, or, for a
-    command that writes no folder, the few that make sense there.
+    `config` becomes one flag per setting of the class, named as `module:Class`; `run` the flags that every
+    stage has, or, for a command that writes no folder, the few that make sense there.
     """
+    return lambda command: _WithFlags(command, config_class, stage, is_stage)
 
-    def decorate(command: Command) -> Command:
-        settings = describe(config_class)
-        output = inspect.signature(command).parameters.get("output")
-        writes_stdout = output is None or output.annotation != OutputFolder
 
-        @functools.wraps(command)
-        def wrapper(**arguments: Any) -> None:
-            path = arguments.pop("config_file")
-            flags = {option.name: arguments.pop(option.name) for option in settings}
-            flags |= {name: False for name in flags if arguments.pop(_off(name), None)}
-            run = _pop_run_flags(arguments)
-            if arguments.get("output") == "-" and not writes_stdout:
-                raise ConfigError(
-                    "-o - is standard output, but this writes a folder", hint="give a folder to -o"
-                )
-            values = read_config_file(Path(path), stage) if path else {}
-            where = path or f"dsllm {stage}"
-            given = {name: value for name, value in flags.items() if value not in (None, [])}
-            config = config_class.build({**values, **_split_lists(settings, given)}, where=where)
-            command(**arguments, config=config, run=run)
+class _WithFlags:
+    """A command that takes flags; the class of its settings is imported when somebody asks for them."""
 
-        parameters = [
-            parameter
-            for parameter in inspect.signature(command).parameters.values()
-            if parameter.name not in ("config", "run")
-        ]
-        options = [parameter for option in settings for parameter in _parameters(option)]
-        options += _common_parameters(config_class, is_stage)
+    def __init__(self, command: Command, config_class: str, stage: str, is_stage: bool) -> None:
+        self.__name__, self.__doc__ = command.__name__, command.__doc__
+        self._command, self._class_name = command, config_class
+        self._stage, self._is_stage = stage, is_stage
+
+    def __call__(self, **arguments: Any) -> None:
+        path = arguments.pop("config_file")
+        settings = describe(self._config_class)
+        flags = {option.name: arguments.pop(option.name) for option in settings}
+        flags |= {name: False for name in flags if arguments.pop(_off(name), None)}
+        run = _pop_run_flags(arguments)
+        if arguments.get("output") == "-" and not self._writes_stdout:
+            raise ConfigError("-o - is standard output, but this writes a folder", hint="give a folder to -o")
+        values = read_config_file(Path(path), self._stage) if path else {}
+        where = path or f"dsllm {self._stage}"
+        given = {name: value for name, value in flags.items() if value not in (None, [])}
+        config = self._config_class.build({**values, **_split_lists(settings, given)}, where=where)
+        self._command(**arguments, config=config, run=run)
+
+    @functools.cached_property
+    def __signature__(self) -> inspect.Signature:
+        own = inspect.signature(self._command).parameters
+        parameters = [own[name] for name in own if name not in ("config", "run")]
+        options = [flag for option in describe(self._config_class) for flag in _parameters(option)]
+        options += _common_parameters(self._config_class, self._is_stage)
         parameters += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return wrapper
+        return inspect.Signature(parameters)
 
-    return decorate
+    @property
+    def __annotations__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {name: flag.annotation for name, flag in self.__signature__.parameters.items()}
+
+    @functools.cached_property
+    def _config_class(self) -> type[Settings]:
+        found: type[Settings] = pkgutil.resolve_name(self._class_name)
+        return found
+
+    @property
+    def _writes_stdout(self) -> bool:
+        output = inspect.signature(self._command).parameters.get("output")
+        return output is None or output.annotation != OutputFolder
 
 
 def _split_lists(settings: list[Setting], given: dict[str, Any]) -> dict[str, Any]:
