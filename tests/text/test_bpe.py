@@ -114,6 +114,10 @@ def test_long_runs(library, merges, unit):
         (lambda values: values["model"]["vocab"].pop("!"), "no word for byte 21"),
         (lambda values: values["added_tokens"][0].update(lstrip=True), "asks for lstrip of"),
         (lambda values: values["added_tokens"][0].update(id=9), "the id 9, not"),
+        *(
+            (lambda values, merge=merge: values["model"]["merges"].append(merge), "merges are not all pairs")
+            for merge in (["z", "nosuchword"], ["!", "z"], "z", ["z", "z", "z"], ["z", 1], None)
+        ),
     ],
 )
 def test_what_it_cannot_do_is_said(files, change, reason):

@@ -6,7 +6,10 @@ learned first is merged, the leftmost of several, and so on until none has one (
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,9 @@ class Merges:
 
         Both are written as in a tokenizer.json, a character for each byte.
         `ignore_merges` says that a piece which is a word has its id, whatever the merges make of it.
+
+        Raises:
+            KeyError: a merge is not of two words that make a third.
         """
         byte_ids, byte_ranks = np.zeros(256, np.uint32), np.full(1 << 16, NO_RANK, np.uint32)
         for character, byte in BYTE_OF_CHARACTER.items():
@@ -105,14 +111,15 @@ class Merges:
         for rank, (left, right) in enumerate(merges):
             if len(left) == len(right) == 1:
                 byte_ranks[BYTE_OF_CHARACTER[left] << 8 | BYTE_OF_CHARACTER[right]] = rank
-        merged = [left + right for left, right in merges]
+        left_words, right_words = [left for left, _ in merges], [right for _, right in merges]
+        merged = list(map(add, left_words, right_words))
         words = Words.build(vocabulary if ignore_merges else {})
         joints = np.zeros(N_JOINT_WORDS, np.uint64)
         for texts in (bytes_of_stand_ins(merged), words):
             note_crossings(texts.data, texts.ends, joints)
         lefts, rights, merged_ids = (
-            np.array([vocabulary[word] for word in words], np.uint32)
-            for words in ([left for left, _ in merges], [right for _, right in merges], merged)
+            np.fromiter(map(vocabulary.__getitem__, each), np.uint32, len(each))
+            for each in (left_words, right_words, merged)
         )
         table = np.zeros(1 << max(4, (2 * len(merges) - 1).bit_length()), np.uint64)
         is_pair = np.zeros(N_PAIR_WORDS, np.uint64)
@@ -246,25 +253,27 @@ def merges_of_file(values: Mapping[str, Any]) -> Merges | str:
     if manner := unknown_manner(added, model["vocab"]):
         return manner
     alphabet = BYTE_OF_CHARACTER.keys()
-    words = {word: identity for word, identity in model["vocab"].items() if alphabet >= set(word)}
+    words = model["vocab"]
+    if not alphabet >= set("".join(words)):
+        words = {word: identity for word, identity in words.items() if alphabet >= set(word)}
     for character, byte in BYTE_OF_CHARACTER.items():
         if character not in words and byte not in _NOT_IN_UTF8:
             return f"it has no word for byte {byte:02X}"
     if max(words.values()) >= 1 << ID_BITS or len(model["merges"]) >= 1 << RANK_BITS:
         return f"it has {len(words):,} words and {len(model['merges']):,} merges"
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-    if not all(isinstance(pair, list) and _are_words(pair, words) for pair in merges):
-        return "its merges are not all pairs of words of bytes"
-    return Merges.build(
-        words, merges, cuts, added_tokens=added, ignore_merges=bool(model.get("ignore_merges"))
-    )
+    ignore_merges = bool(model.get("ignore_merges"))
+    if _are_pairs(merges):
+        with suppress(KeyError):
+            return Merges.build(words, merges, cuts, added_tokens=added, ignore_merges=ignore_merges)
+    return "its merges are not all pairs of words of bytes that make a third"
 
 
-def _are_words(pair: list[Any], words: Mapping[str, int]) -> bool:
-    if len(pair) != 2 or not all(isinstance(word, str) for word in pair):
+def _are_pairs(merges: list[Any]) -> bool:
+    """Tell whether each merge is two strings: some 100,000, so without a line of Python for each."""
+    if {*map(type, merges)} - {list} or {*map(len, merges)} - {2}:
         return False
-    left, right = pair
-    return left in words and right in words and left + right in words
+    return not {*map(type, chain.from_iterable(merges))} - {str}
 
 
 def bytes_of_stand_ins(words: Sequence[str]) -> Texts:
