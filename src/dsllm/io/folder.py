@@ -1,8 +1,8 @@
 """An output folder's life: started, locked, resumed or refused, its files recorded, finished by a manifest.
 
 While a stage works, `manifest.partial.json` lists the finished files and the configuration. The same command
-carries on, also with `--on-error skip` after a stop at a bad line; another configuration is refused; a complete
-folder is refused unless it may be overwritten.
+carries on, also with `--on-error skip` after a stop at a bad line; another configuration is refused; a
+complete folder is refused unless it may be overwritten.
 """
 
 import fcntl

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,14 +47,14 @@ class TokenizerFacts:
         return b"".join(map(self.words.__getitem__, ids))
 
 
-def read_facts(folder: str | Path) -> TokenizerFacts:
-    """Read them.
+def read_facts(folder: str | Path, values: dict[str, Any] | None = None) -> TokenizerFacts:
+    """Read them; `values` are those of the folder's `tokenizer.json`, where they are read already.
 
     Raises:
         InputError: a file cannot be read, or names a token that the tokenizer does not have.
     """
     folder = Path(folder)
-    values = read_tokenizer(folder)
+    values = read_tokenizer(folder) if values is None else values
     added = values.get("added_tokens", [])
     ids: dict[str, int] = values["model"]["vocab"] | {token["content"]: token["id"] for token in added}
     bos_token, eos_token = named_tokens(folder, ids)

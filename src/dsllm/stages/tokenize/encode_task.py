@@ -13,11 +13,11 @@ from dsllm.io.documents import Batch, parse_batch
 from dsllm.stages.tokenize.config import TokenizeEncodeConfig
 from dsllm.stages.tokenize.shards import Encoded, Int64s
 from dsllm.stages.tokenize.statistics import source_name
-from dsllm.text.bpe import Encoder, Ids, Merges, read_merges
+from dsllm.text.bpe import Encoder, Ids, Merges, merges_of_file
 from dsllm.text.json_lines import parse_each, read_values
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_facts import TokenizerFacts, read_facts
-from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer
+from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer, read_tokenizer
 
 CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared
 FIELDS = ("source", "lang")  # by which tokens are counted
@@ -37,15 +37,22 @@ class EncodeTask:
         """Whether the compiled encoder can do what this tokenizer does."""
         return isinstance(self.merges, Merges)
 
-    @cached_property
+    @property
     def merges(self) -> Merges | str:
         """The tables of the compiled encoder, or why it cannot be used."""
-        return read_merges(self.config.tokenizer)
+        return self._tables[0]
 
-    @cached_property
+    @property
     def facts(self) -> TokenizerFacts | LoadedTokenizer:
         """The tokenizer's ids."""
-        return read_facts(self.config.tokenizer) if self.releases_lock else self.library
+        return self._tables[1] or self.library
+
+    @cached_property
+    def _tables(self) -> tuple[Merges | str, TokenizerFacts | None]:
+        """Both, out of one reading of a file of several MB; facts where the encoder can be used."""
+        values = read_tokenizer(self.config.tokenizer)
+        merges = merges_of_file(values)
+        return merges, read_facts(self.config.tokenizer, values) if isinstance(merges, Merges) else None
 
     @cached_property
     def library(self) -> LoadedTokenizer:
