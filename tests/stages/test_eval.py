@@ -1,16 +1,12 @@
-import json
+"""`dsllm eval`: requests, questions and scores, by hand."""
+
 import math
-import os
-from pathlib import Path
 
 import pytest
-from tests.stages.tiny_chat import write_jsonl, write_model, write_tokenizer
+from tests.stages.tiny_chat import write_jsonl, write_tokenizer
 
-from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, DocumentError, InputError
-from dsllm.progress import Reporter
-from dsllm.stages.eval import exam
-from dsllm.stages.eval.answers import cut_at, extract, is_match
+from dsllm.stages.eval.answers import cut_at, is_match
 from dsllm.stages.eval.config import EvalConfig, split_task
 from dsllm.stages.eval.items import read_items
 from dsllm.stages.eval.questions import build_questions, right_index
@@ -23,40 +19,15 @@ from dsllm.stages.eval.requests import (
     group_inputs,
     pair_request,
 )
-from dsllm.stages.eval.run import plan, run
 from dsllm.stages.eval.scores import mean, score_choice, score_document, summarise
 from dsllm.stages.eval.task import TaskSettings, builtin_names, find_task
 from dsllm.text.tokenizer_files import load_tokenizer
-
-QUIET = Reporter(is_quiet=True)
-
-
-def evaluate(model: Path, out: Path, *tasks: str, overwrite: bool = False, **settings):
-    config = EvalConfig(task=tasks, **settings)
-    return run(config, [str(model)], str(out), options=RunOptions(overwrite=overwrite), reporter=QUIET)
 
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory) -> Encoder:
     tokenizer = load_tokenizer(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
     return Encoder(tokenizer, start_id=0, adds_start=False, chat=False, max_length=8)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def choice_task(tmp_path: Path, name: str = "quiz", n: int = 5) -> str:
-    records = [
-        {"question": f"{i} or {i + 1}?", "choices": [f"{i}", f"{i + 1} it is"], "answer": i % 2}
-        for i in range(n)
-    ]
-    return f"{name}={write_jsonl(tmp_path / f'{name}.jsonl', records)}"
 
 
 # --- requests -------------------------------------------------------------------------------------------
@@ -265,232 +236,3 @@ def test_answers_are_cut_found_and_compared():
     assert is_match("1,018.", ["because\n#### 1018"], gsm8k)
     assert not is_match("18.0", ["#### 18"], gsm8k)
     assert is_match("Yes", ["no", "yes"], gsm8k)
-
-
-# --- a whole run ----------------------------------------------------------------------------------------
-
-
-def all_tasks(tmp_path: Path) -> list[str]:
-    write_jsonl(tmp_path / "gen" / "d.jsonl", [{"prompt": f"{i}+1=", "answer": str(i + 1)} for i in range(3)])
-    (tmp_path / "gen" / "task.toml").write_text(
-        'kind = "generation"\ncontext = "{{ prompt }}"\nmax_new_tokens = 6\nn_shots = 1\nstop = ["\\n"]'
-    )
-    documents = write_jsonl(tmp_path / "text.jsonl", [{"text": "x" * 300}, {"text": "你好"}])
-    return [choice_task(tmp_path), f"gen={tmp_path / 'gen'}", f"text={documents}"]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def test_a_run_writes_results_and_samples(model, tmp_path):
-    counts = evaluate(model, tmp_path / "out", *all_tasks(tmp_path / "data"), batch_tokens=64)
-    results = json.loads((tmp_path / "out" / "results.json").read_bytes())["results"]
-    assert {name: one["n"] for name, one in results.items()} == {"quiz": 5, "gen": 3, "text": 2}
-    assert counts["quiz"] == {key: results["quiz"][key] for key in ("metric", "score", "stderr", "n")}
-    samples = read_lines(tmp_path / "out" / "samples-quiz.jsonl")
-    assert [sample["item"] for sample in samples] == list(range(5))
-    assert all(len(sample["log_likelihoods"]) == 2 for sample in samples)
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
-    assert manifest["counts"] == counts
-    assert not (tmp_path / "out" / ".work").exists()
-
-
-def test_a_model_that_knows_nothing_needs_the_log_of_its_vocabulary(tmp_path):
-    folder = write_model(tmp_path / "model", is_uniform=True)
-    text = write_jsonl(tmp_path / "text.jsonl", [{"text": "x" * 300}, {"text": "你好"}])
-    counts = evaluate(folder, tmp_path / "out", f"text={text}", choice_task(tmp_path), shard_items=1)
-    # one token a byte, each with probability 1/258
-    assert counts["text"]["score"] == pytest.approx(math.log2(258), rel=1e-6)
-    sample = read_lines(tmp_path / "out" / "samples-quiz.jsonl")[0]
-    assert sample["log_likelihoods"] == pytest.approx([-2 * math.log(258), -8 * math.log(258)], rel=1e-6)
-    assert counts["quiz"]["score"] == 0.6  # the shorter answer, the first, is always likelier: items 0, 2, 4
-
-
-def test_a_killed_run_asks_only_what_is_left_and_ends_alike(model, tmp_path, monkeypatch):
-    tasks = all_tasks(tmp_path / "data")
-    evaluate(model, tmp_path / "whole", *tasks, shard_items=2)
-    asked: list[int] = []
-    answer = exam.answer
-
-    def failing(examiner, task, questions, advance):
-        asked.append(len(questions))
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return answer(examiner, task, questions, advance)
-
-    monkeypatch.setattr(exam, "answer", failing)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(model, tmp_path / "cut", *tasks, shard_items=2)
-    evaluate(model, tmp_path / "cut", *tasks, shard_items=2)
-    assert asked == [2, 2, 1, 1, 2, 1, 2]
-    whole, cut = files_of(tmp_path / "whole"), files_of(tmp_path / "cut")
-    del whole["manifest.json"], cut["manifest.json"]  # the command names the folder
-    assert whole == cut
-
-
-def test_batches_do_not_change_the_numbers(model, tmp_path):
-    task = choice_task(tmp_path)
-    for name, batch_tokens in (("one", 1), ("many", 10_000)):
-        evaluate(model, tmp_path / name, task, batch_tokens=batch_tokens)
-    one, many = (
-        [sample["log_likelihoods"] for sample in read_lines(tmp_path / name / "samples-quiz.jsonl")]
-        for name in ("one", "many")
-    )
-    for a, b in zip(one, many, strict=True):
-        assert a == pytest.approx(b, abs=1e-4)  # fp32 sums in another order
-
-
-def test_chat_shows_the_prompt_as_it_was_read(model, tmp_path):
-    evaluate(model, tmp_path / "out", choice_task(tmp_path), chat=True, limit=1)
-    sample = json.loads((tmp_path / "out" / "samples-quiz.jsonl").read_bytes())
-    assert sample["prompt"] == "<bos>User: 0 or 1?\n\nAssistant:"
-
-
-def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
-    folder = write_model(tmp_path / "small", vocab_size=200)
-    with pytest.raises(ConfigError, match="has 258 ids, the model 200"):
-        evaluate(folder, tmp_path / "out", choice_task(tmp_path))
-    assert not (tmp_path / "out").exists()
-
-
-def test_plan_counts_without_writing(model, tmp_path):
-    config = EvalConfig(task=(choice_task(tmp_path),))
-    planned = plan(config, [str(model)], str(tmp_path / "out"), options=RunOptions(), reporter=QUIET)
-    # "0 or 1?" has 7 bytes; inputs end before the last token: 7 + 2 - 1 and 7 + 8 - 1 for each of 5 items
-    assert planned["tasks"]["quiz"]["n_items"] == 5
-    assert planned["tasks"]["quiz"]["n_tokens"] == 5 * (8 + 14)
-    assert not (tmp_path / "out").exists()
-
-
-# --- against lm-evaluation-harness ----------------------------------------------------------------------
-
-
-def fixtures() -> Path:
-    data = os.environ.get("DSLLM_TEST_DATA")
-    if data is None:
-        pytest.skip("DSLLM_TEST_DATA names no folder")
-    return Path(data).parent / "fixtures"
-
-
-def recorded(name: str, task: str) -> list[dict]:
-    return read_lines(fixtures() / "eval" / name / f"samples_{task}_l.jsonl")
-
-
-def evaluate_fixture(tmp_path: Path, given: str, **settings) -> tuple[list[dict], dict]:
-    """Evaluate the start model; the same tokenizer as lm-eval had."""
-    align = fixtures() / "align"
-    name = split_task(given)[0]
-    evaluate(align / "start", tmp_path / "out", given, tokenizer=str(align / "tokenizer"), **settings)
-    samples = read_lines(tmp_path / "out" / f"samples-{name}.jsonl")
-    return samples, json.loads((tmp_path / "out" / "results.json").read_bytes())["results"][name]
-
-
-def check_choices(samples: list[dict], theirs: list[dict]) -> None:
-    for ours, their in zip(samples, theirs, strict=True):
-        arguments = list(their["arguments"].values())
-        assert ours["context"] == arguments[0]["arg_0"]
-        assert ours["continuations"] == [argument["arg_1"] for argument in arguments]
-        logps = [float(answer[0][0]) for answer in their["resps"]]
-        assert ours["log_likelihoods"] == pytest.approx(logps, abs=1e-4)
-        assert ours["scores"]["accuracy"] == their["acc"]
-        assert ours["scores"]["accuracy_characters"] == their["acc_norm"]
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("name", ["arc_easy", "arc_challenge"])
-def test_choices_are_those_of_lm_eval(tmp_path, name):
-    data = fixtures() / "eval" / "data" / f"{name}.jsonl"
-    samples, result = evaluate_fixture(tmp_path, f"{name}={data}")
-    check_choices(samples, recorded("tiny", name))
-    theirs = json.loads((fixtures() / "eval" / "tiny" / "results.json").read_bytes())["results"][f"{name}_l"]
-    scores = result["scores"]
-    assert scores["accuracy"]["value"] == pytest.approx(theirs["acc,none"])
-    assert scores["accuracy"]["stderr"] == pytest.approx(theirs["acc_stderr,none"])
-    assert scores["accuracy_characters"]["value"] == pytest.approx(theirs["acc_norm,none"])
-    assert scores["accuracy_characters"]["stderr"] == pytest.approx(theirs["acc_norm_stderr,none"])
-    assert result["metric"] == "accuracy_unconditional"
-
-
-@pytest.mark.data
-def test_five_shots_are_those_of_lm_eval(tmp_path):
-    columns = ("Question", "A", "B", "C", "D", "Answer")
-    for split in ("dev", "test"):
-        items = read_items(fixtures() / "eval" / "data" / f"cmmlu_{split}_economics.jsonl")
-        lines = [",".join(columns), *(",".join(f'"{item[name]}"' for name in columns) for item in items)]
-        (tmp_path / "cmmlu" / split).mkdir(parents=True)
-        (tmp_path / "cmmlu" / split / "economics.csv").write_text("\n".join(lines))
-    samples, result = evaluate_fixture(tmp_path, f"cmmlu={tmp_path / 'cmmlu'}")
-    check_choices(samples, recorded("tiny", "cmmlu_economics"))
-    assert result["score"] == 0.25
-    assert result["subjects"]["economics"] == {"value": 0.25, "stderr": pytest.approx(0.0993399), "n": 20}
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(("name", "max_length"), [("tiny", None), ("tiny_max128", 128)])
-def test_continuations_are_those_of_lm_eval(tmp_path, name, max_length):
-    data = fixtures() / "eval" / "data" / "lambada.jsonl"
-    samples, result = evaluate_fixture(tmp_path, f"lambada={data}", max_length=max_length)
-    for ours, their in zip(samples, recorded(name, "lambada"), strict=True):
-        assert ours["log_likelihood"] == pytest.approx(float(their["resps"][0][0][0]), abs=1e-4)
-        assert ours["scores"]["accuracy"] == their["acc"]
-    theirs = json.loads((fixtures() / "eval" / name / "results.json").read_bytes())["results"]["lambada_l"]
-    # a perplexity of 1e14: what is off by 1e-6 in the exponent is off by 1e-6 of the whole
-    assert result["scores"]["perplexity"]["value"] == pytest.approx(theirs["perplexity,none"], rel=1e-5)
-
-
-@pytest.mark.data
-@pytest.mark.parametrize(("name", "max_length"), [("tiny", None), ("tiny_max128", 128)])
-def test_bits_per_byte_are_those_of_lm_eval(tmp_path, name, max_length):
-    (tmp_path / "bpb").mkdir()
-    (tmp_path / "bpb" / "task.toml").write_text('kind = "documents"\ntext = "page"')
-    (tmp_path / "bpb" / "d.jsonl").write_bytes((fixtures() / "eval" / "data" / "bpb_docs.jsonl").read_bytes())
-    samples, result = evaluate_fixture(tmp_path, f"bpb={tmp_path / 'bpb'}", max_length=max_length)
-    for ours, their in zip(samples, recorded(name, "bpb"), strict=True):
-        # theirs are fp32 sums of thousands of tokens: seven digits
-        assert ours["log_likelihood"] == pytest.approx(float(their["resps"][0][0]), rel=1e-6)
-    theirs = json.loads((fixtures() / "eval" / name / "results.json").read_bytes())["results"]["bpb_l"]
-    assert result["score"] == pytest.approx(theirs["bits_per_byte,none"], rel=1e-7)
-    assert result["scores"]["byte_perplexity"]["value"] == pytest.approx(
-        theirs["byte_perplexity,none"], rel=1e-6
-    )
-
-
-@pytest.mark.data
-def test_generations_are_those_of_lm_eval(tmp_path):
-    data = fixtures() / "eval" / "data"
-    theirs = recorded("tiny_gsm", "gsm8k")
-    (tmp_path / "gsm8k").mkdir()
-    definition = (Path(exam.__file__).parent / "builtin" / "gsm8k.toml").read_text()
-    (tmp_path / "gsm8k" / "task.toml").write_text(
-        definition.replace("max_new_tokens = 256", "max_new_tokens = 96")
-    )
-    for split in ("train", "test"):
-        (tmp_path / "gsm8k" / f"{split}.jsonl").write_bytes((data / f"gsm8k_{split}.jsonl").read_bytes())
-    n_items = len({their["doc_id"] for their in theirs})
-    samples, _ = evaluate_fixture(tmp_path, f"gsm8k={tmp_path / 'gsm8k'}", n_shots=5, limit=n_items)
-    for ours in samples:
-        strict, flexible = (
-            next(t for t in theirs if t["doc_id"] == ours["item"] and t["filter"].startswith(name))
-            for name in ("strict", "flexible")
-        )
-        assert ours["context"] == strict["arguments"]["gen_args_0"]["arg_0"]
-        assert ours["generation"] == strict["resps"][0][0]
-        assert ours["extracted"]["exact_match_strict"] == strict["filtered_resps"][0]
-        assert ours["extracted"]["exact_match_flexible"] == flexible["filtered_resps"][0]
-
-
-@pytest.mark.data
-def test_extraction_is_that_of_lm_eval(tmp_path):
-    write_jsonl(tmp_path / "test.jsonl", [{"question": "?", "answer": "#### 1"}])
-    task = find_task(f"gsm8k={tmp_path}", n_shots=0)
-    cases = json.loads((fixtures() / "eval" / "gsm8k_extraction.json").read_bytes())
-    right = dict.fromkeys(("strict", "flexible"), 0)
-    for case in cases:
-        for extraction, name in zip(task.extractions, ("strict-match", "flexible-extract"), strict=True):
-            found = extract(case["generation"], extraction)
-            assert found == case[name]["extracted"]
-            is_right = is_match(found, ["why\n#### " + case["gold"]], task.settings)
-            assert float(is_right) == case[name]["exact_match"]
-            right[extraction.name] += is_right
-    assert right == {"strict": 9, "flexible": 24}
