@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dsllm.errors import InputError, ShardError
-from dsllm.io.documents import parse_line
+from dsllm.io.documents import Batch, parse_line
 from dsllm.io.manifest import MANIFEST, PARTIAL, Manifest, read_manifest
-from dsllm.io.sources import find_sources, read_batches
+from dsllm.io.sources import SUFFIXES, count_lines, find_sources, read_batches
 from dsllm.progress import format_amount, format_cell
 
 SAMPLE_CHARACTERS = 300
@@ -39,13 +39,13 @@ def verify(paths: list[str]) -> None:
     for path in paths:
         found = list(_faults(Path(path)))
         faults += found
-        state = "whole" if not found else f"{len(found)} faults"
+        state = "whole" if not found else _count_faults(found)
         sys.stdout.write(f"{path}: {state}\n")
         for fault in found:
             sys.stdout.write(f"  {fault}\n")
     if faults:
         raise ShardError(
-            f"{len(faults)} faults, the first: {faults[0]}", hint="copy the files again, or remake them"
+            f"{_count_faults(faults)}, the first: {faults[0]}", hint="copy the files again, or remake them"
         )
 
 
@@ -54,22 +54,33 @@ def _faults(path: Path) -> Iterator[str]:
         manifest = read_manifest(path)
         yield from filter(None, (shard.fault(path) for shard in manifest.shards))
         return
+    is_listed = False
+    if (path.parent / MANIFEST).is_file():
+        for shard in read_manifest(path.parent).shards:
+            if shard.name == path.name:
+                is_listed = True
+                yield from filter(None, [shard.fault(path.parent)])
+    if is_listed and not path.name.endswith(SUFFIXES):  # no documents: the manifest says all there is to say
+        return
     try:
-        if (path.parent / MANIFEST).is_file():
-            for shard in read_manifest(path.parent).shards:
-                if shard.name == path.name and (fault := shard.fault(path.parent)):
-                    yield fault
         for source in find_sources([str(path)]):
             for batch in read_batches(source):
-                for number, line in enumerate(batch.lines.splitlines(), start=batch.first_line):
-                    if (
-                        line.strip()
-                        and isinstance(reason := parse_line(line, ""), str)
-                        and "no field" not in reason
-                    ):
+                for number, line in _lines(batch):
+                    if isinstance(reason := parse_line(line, None), str):
                         yield f"{path}, line {number:,}: {reason}"
     except ShardError as error:
         yield error.message
+
+
+def _lines(batch: Batch) -> Iterator[tuple[int, bytes]]:
+    """Give the lines that can be documents, and their numbers: blank ones are none."""
+    for number, line in enumerate(batch.lines.split(b"\n"), start=batch.first_line):
+        if line and not line.isspace():
+            yield number, line
+
+
+def _count_faults(faults: list[str]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults):,} faults"
 
 
 def _folder_facts(folder: Path) -> Iterator[tuple[str, Any]]:
@@ -90,8 +101,9 @@ def _folder_facts(folder: Path) -> Iterator[tuple[str, Any]]:
         )
     yield from _model_facts(folder)
     yield from _token_facts(folder)
-    if (shard := next(folder.glob("shard-*.jsonl*"), None)) is not None:
-        yield "first document", _first_line(str(shard))
+    first_lines = (_first_line(str(shard)) for shard in sorted(folder.glob("shard-*.jsonl*")))
+    if first := next(filter(None, first_lines), None):
+        yield "first document", first
 
 
 def _manifest_facts(manifest: Manifest) -> Iterator[tuple[str, Any]]:
@@ -139,36 +151,46 @@ def _document_facts(path: str, index: int) -> Iterator[tuple[str, Any]]:
 def _first_line(path: str) -> str:
     for source in find_sources([path]):
         for batch in read_batches(source):
-            return batch.lines.split(b"\n", 1)[0].decode(errors="replace")[:SAMPLE_CHARACTERS]
+            for _, line in _lines(batch):
+                return _shorten(line)
     return ""
 
 
+def _shorten(line: bytes) -> str:
+    return line.decode(errors="replace")[:SAMPLE_CHARACTERS]
+
+
 def _file_facts(path: str) -> Iterator[tuple[str, Any]]:
-    (source,) = find_sources([path])
-    n_lines = n_bytes = n_text_bytes = 0
+    sources = find_sources([path])
+    if len(sources) > 1:
+        raise InputError(f"{path}: {len(sources):,} files", hint=f"give one, such as {sources[0].path}")
+    source, first_line = sources[0], ""
+    n_read = n_lines = n_bytes = n_text_bytes = 0
     fields: Counter[str] = Counter()
     by_source: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     for batch in read_batches(source):
-        for line in batch.lines.splitlines():
+        n_read, n_bytes = n_read + batch.n_read, n_bytes + len(batch.lines)
+        n_lines += count_lines(batch.lines) + (not batch.lines.endswith(b"\n"))
+        for _, line in _lines(batch):
+            first_line = first_line or _shorten(line)
             parsed = parse_line(line, "text")
-            n_lines, n_bytes = n_lines + 1, n_bytes + len(line) + 1
             if isinstance(parsed, str):
                 faults[parsed] += 1
                 continue
             n_text_bytes += len(parsed["text"].encode())
-            fields.update(parsed)
-            by_source[str(parsed.get("source"))] += 1
+            fields.update(parsed.keys())
+            by_source[str(parsed.get("source", "(none)"))] += 1
     yield "path", path
-    yield "on disk", format_amount(source.n_bytes, "bytes")
-    yield "sha256", source.sha256
+    yield "on disk", format_amount(source.n_bytes or n_read, "bytes")
+    yield "sha256", source.stream_hash.hexdigest() if source.stream_hash else source.sha256
     yield "lines", n_lines
     yield "bytes", n_bytes
     yield "bytes of text", n_text_bytes
     yield "fields", dict(fields)
     yield "documents by source", dict(by_source)
     yield "not documents", dict(faults.most_common(10))
-    yield "first line", _first_line(path)
+    yield "first line", first_line
 
 
 def _as_text(facts: dict[str, Any]) -> Iterator[str]:

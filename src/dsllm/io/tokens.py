@@ -115,16 +115,18 @@ class TokenFolder:
         self.path = Path(path)
         self.manifest: Manifest = read_manifest(path)
         content = self.manifest.content
+        if content.get("kind") != "tokens":
+            raise InputError(
+                f"{path}: holds {content.get('kind')}, made by {self.manifest.stage}; tokens are needed",
+                hint="give a folder that `dsllm tokenize encode` wrote",
+            )
         if (other := content.get("format", DSLLM_FORMAT.name)) != DSLLM_FORMAT.name:
             raise InputError(
                 f"{path}: its shards are in the format {other!r}, for other programs",
                 hint="encode once more without --format",
             )
-        if content.get("kind") != "tokens" or content.get("dtype") != "uint32":
-            raise InputError(
-                f"{path}: holds {content.get('kind')}, made by {self.manifest.stage}; tokens are needed",
-                hint="give a folder that `dsllm tokenize encode` wrote",
-            )
+        if content.get("dtype") != "uint32":
+            self._fail(f"{path}: its tokens are {content.get('dtype')}, not uint32")
         if lacking := [name for name in ("vocab_size", "eos_id") if type(content.get(name)) is not int]:
             self._fail(f"{path}: its manifest.json names no {lacking[0]}")
         self.vocab_size: int = content["vocab_size"]
