@@ -171,6 +171,16 @@ def test_a_complete_folder_is_refused_unless_overwritten():
     assert not Path("out/shard-00000.jsonl").exists()
 
 
+def test_what_a_kill_at_the_very_end_left_behind_goes_away():
+    make()
+    for name in ("manifest.partial.json", ".work/columns"):
+        Path("out", name).parent.mkdir(exist_ok=True)
+        Path("out", name).write_text("{}")
+    with pytest.raises(OutputError, match="already complete"), folder():
+        pass
+    assert {path.name for path in Path("out").iterdir()} == {"manifest.json", "shard-00000.jsonl", ".lock"}
+
+
 @pytest.mark.parametrize("input_path", ["out", "./out/", "out/shard-00000.jsonl", "out/*.jsonl", "link"])
 def test_an_input_is_never_overwritten(input_path):
     make()

@@ -151,9 +151,12 @@ class OutputFolder:
         shards = [self.finished[name] for name in sorted(self.finished)]
         manifest = replace(self._manifest, counts=counts, content=content, shards=shards)
         self._store.write(MANIFEST, manifest.to_bytes())
+        self._tidy()
+        return manifest
+
+    def _tidy(self) -> None:
         self._store.remove(PARTIAL)
         shutil.rmtree(self.scratch, ignore_errors=True)
-        return manifest
 
     def _start(self) -> None:
         complete, partial = self._store.read(MANIFEST), self._store.read(PARTIAL)
@@ -163,6 +166,7 @@ class OutputFolder:
             complete, partial = None, complete
         if complete is not None:
             if not self._options.overwrite:
+                self._tidy()  # a kill while it was being finished may have left things
                 raise OutputError(
                     f"{self.output}: already complete",
                     hint="give --overwrite to make it again, or another -o",
