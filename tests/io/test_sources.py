@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dsllm.io.sources as sources_module
+from dsllm.config import RunOptions, Settings
 from dsllm.errors import InputError, ShardError
 from dsllm.io.compression import compress
+from dsllm.io.folder import OutputFolder
 from dsllm.io.sources import Source, find_sources, read_batches
 
 
@@ -37,6 +39,35 @@ def test_folders_are_read_in_sorted_order_whatever_the_suffix(tmp_path):
         "3",
         "1",
     ]
+
+
+def test_a_hidden_folder_above_hides_nothing(tmp_path, monkeypatch):
+    data = tmp_path / ".hidden" / "data"
+    for name in ("a.jsonl", "sub.jsonl/b.jsonl", ".c.jsonl", ".cache/d.jsonl"):
+        write(data / name, "a")
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for folder in ("../../.hidden/data", str(data)):
+        found = [Path(source.path).relative_to(folder) for source in find_sources([folder])]
+        assert found == [Path("a.jsonl"), Path("sub.jsonl/b.jsonl")]
+
+
+def test_a_folder_of_folders_is_read_as_their_manifests_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/y", "in/x-old"):
+        with OutputFolder(name, stage="example", config=Settings(), inputs=[], options=RunOptions()) as out:
+            with out.create("shard-00000.jsonl") as file:
+                file.write(b'{"text": "a"}\n')
+            with out.create("skipped/shard-00000.jsonl") as file:
+                file.write(b"{}\n")
+            out.finish(counts={}, content={"kind": "documents"})
+    Path("in/x").mkdir()
+    Path("in/x/1.jsonl").write_text('{"text": "a"}\n')
+    paths = [source.path for source in find_sources(["in"])]
+    assert paths == ["in/x-old/shard-00000.jsonl", "in/x/1.jsonl", "in/y/shard-00000.jsonl"]
+    Path("in/y/manifest.json").rename("in/y/manifest.partial.json")
+    with pytest.raises(InputError, match="in/y: incomplete"):
+        find_sources(["in"])
 
 
 def test_urls_are_read_through_fsspec(tmp_path):
@@ -101,6 +132,7 @@ def test_standard_input_is_known_by_its_first_bytes_and_hashed(monkeypatch, code
     [
         ("missing.jsonl", "no such file"),
         ("a.txt", "unknown suffix"),
+        ("", "an input is '', no name"),
         ("none*.jsonl", "no file matches"),
         ("empty", "no file"),
     ],

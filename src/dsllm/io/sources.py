@@ -2,7 +2,7 @@
 
 A folder with a manifest is read as the manifest lists it, after sizes and hashes were compared; one with only
 `manifest.partial.json` is refused. A folder without either is read recursively in sorted order: every file
-whose suffix is understood.
+whose suffix is understood, and folders with a manifest as that lists them.
 """
 
 import hashlib
@@ -104,6 +104,8 @@ class _Found:
 def _expand(given: str) -> list[_Found]:
     if given == "-":
         return [_Found("-")]
+    if not given:
+        raise InputError("an input is '', no name", hint="check the command: a variable may be empty")
     if is_url(given):
         return _expand_url(given)
     path = Path(given)
@@ -124,14 +126,24 @@ def _expand(given: str) -> list[_Found]:
 def _expand_folder(folder: Path) -> list[_Found]:
     if (folder / MANIFEST).exists() or (folder / PARTIAL).exists():
         return _listed(read_manifest(str(folder)), str(folder))
-    found = sorted(
-        str(path)
-        for path in folder.rglob("*")
-        if path.name.endswith(SUFFIXES) and not any(part.startswith(".") for part in path.parts[1:])
-    )
+    found = list(_walk(folder))
     if not found:
         raise InputError(f"{folder}: no file to read in this folder", hint=_KNOWN)
-    return [_Found(path) for path in found]
+    return found
+
+
+def _walk(folder: Path) -> Iterator[_Found]:
+    """Find the files below a folder, in the order of their paths; hidden ones are passed over."""
+    entries = [(f"{path.name}/" if path.is_dir() else path.name, path) for path in folder.iterdir()]
+    for name, path in sorted(entries):
+        if name.startswith(".") or (name.endswith("/") and path.is_symlink()):
+            continue
+        if not name.endswith("/"):
+            yield from [_Found(str(path))] if name.endswith(SUFFIXES) else []
+        elif (path / MANIFEST).exists() or (path / PARTIAL).exists():
+            yield from _expand_folder(path)
+        else:
+            yield from _walk(path)
 
 
 def _listed(manifest: Manifest, folder: str) -> list[_Found]:
