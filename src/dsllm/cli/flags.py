@@ -69,12 +69,15 @@ class _WithFlags:
         flags = {option.name: arguments.pop(option.name) for option in settings}
         flags |= {name: False for name in flags if arguments.pop(_off(name), None)}
         run = _pop_run_flags(arguments)
+        if arguments.get("output") == "":
+            raise ConfigError("-o is '', no name", hint="check the command: a variable may be empty")
         if arguments.get("output") == "-" and not self._writes_stdout:
             raise ConfigError("-o - is standard output, but this writes a folder", hint="give a folder to -o")
         values = read_config_file(Path(path), self._stage) if path else {}
         where = path or f"dsllm {self._stage}"
         given = {name: value for name, value in flags.items() if value not in (None, [])}
         config = self._config_class.build({**values, **_split_lists(settings, given)}, where=where)
+        _check_heeded(config, run.options, arguments.get("output"))
         self._command(**arguments, config=config, run=run)
 
     @functools.cached_property
@@ -99,6 +102,32 @@ class _WithFlags:
     def _writes_stdout(self) -> bool:
         output = inspect.signature(self._command).parameters.get("output")
         return output is None or output.annotation != OutputFolder
+
+
+def _check_heeded(config: Settings, options: RunOptions, output: str | None) -> None:
+    """Refuse flags that would change nothing.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if options.ray_address is not None and options.engine != "ray":
+        raise ConfigError(
+            f"--ray-address is {options.ray_address}, but --engine is {options.engine}",
+            hint="give --engine ray too, or leave out --ray-address",
+        )
+    if options.skipped is not None and (output != "-" or getattr(config, "on_error", "") != "skip"):
+        raise ConfigError(
+            f"--skipped is {options.skipped}, but it takes the lines of --on-error skip where -o is -",
+            hint="leave out --skipped: a folder has such lines in skipped/"
+            if output != "-"
+            else "give --on-error skip too",
+        )
+    shape = getattr(config, "format", None)
+    if output == "-" and shape in ("parquet", "jsonl.gz"):
+        raise ConfigError(
+            f"format is {shape}, but lines to standard output are plain",
+            hint="leave out --format, or give a folder to -o",
+        )
 
 
 def _split_lists(settings: list[Setting], given: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, cast
 from dsllm import __version__
 from dsllm.config import RunOptions, Settings, command_line
 from dsllm.errors import InputError, OutputError
+from dsllm.io.apart import check_apart
 from dsllm.io.atomic import atomic_file, file_sha256, output_error
 from dsllm.io.manifest import MANIFEST, PARTIAL, InputRecord, Manifest, ShardRecord
 from dsllm.io.sources import find_sources, is_url
@@ -60,6 +61,7 @@ class OutputFolder:
                 f"{output}: a run's checkpoints need a disk",
                 hint="write to a local folder, then copy it there",
             )
+        check_apart(output, inputs)
         self.output = output
         self.path = Path(tempfile.mkdtemp(prefix="dsllm-")) if is_url(output) else Path(output)
         self._store: Store = UrlStore(output) if is_url(output) else LocalStore(self.path)

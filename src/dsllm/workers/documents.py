@@ -14,6 +14,7 @@ from typing import Any
 
 from dsllm.config import DocumentSettings, RunOptions
 from dsllm.errors import ConfigError, InputError
+from dsllm.io.apart import check_no_input
 from dsllm.io.atomic import atomic_file
 from dsllm.io.documents import BadLine, Batch
 from dsllm.io.folder import OutputFolder
@@ -71,6 +72,7 @@ def map_documents(
         InputError: no document in any input.
         ConfigError: lines are to be skipped and set aside, but there is no place for them.
     """
+    check_no_input(options.skipped, inputs, flag="--skipped")
     sources = find_sources(inputs) if sources is None else sources
     with ExitStack() as stack:
 

@@ -137,6 +137,12 @@ class DedupConfig(DocumentSettings):
                 f"by is {self.by!r}, but against is {', '.join(self.against)}",
                 hint="rates by dump are for one run over all dumps: give these as inputs, or leave out --by",
             )
+        for name in ("removed", "write_index"):
+            if getattr(self, name) in ("", "-"):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, not a folder",
+                    hint=f"try --{name.replace('_', '-')} FOLDER",
+                )
         if self.pairs in ("", "-"):
             raise ConfigError(f"pairs is {self.pairs!r}, not a file", hint="try --pairs pairs.jsonl")
         if (self.n_bands is None) != (self.n_rows is None):

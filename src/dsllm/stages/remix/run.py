@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from dsllm.config import RunOptions, parse_weights
 from dsllm.errors import ConfigError, InputError
+from dsllm.io.apart import check_no_input
 from dsllm.io.atomic import atomic_file, write_atomic
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
@@ -59,6 +60,7 @@ def run(
             hint="name one: --skipped FILE",
         )
     config, paths = name_inputs(config, inputs)
+    check_no_input(options.skipped, paths, flag="--skipped")
     sources, input_names = source_names(config, paths)
     _check_early(config, list(dict.fromkeys(input_names)))
     with ExitStack() as stack:

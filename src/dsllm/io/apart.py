@@ -1,0 +1,43 @@
+"""Outputs that would fall upon inputs: refused before anything is written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dsllm.errors import OutputError
+from dsllm.io.manifest import MANIFEST
+from dsllm.io.sources import is_url
+
+
+def check_apart(output: str, inputs: Sequence[str]) -> None:
+    """Refuse a folder inside an input folder that no manifest describes: it would become part of the input.
+
+    Raises:
+        OutputError: it lies in one.
+    """
+    for path in inputs:
+        if path == "-" or is_url(path) or is_url(output):
+            continue
+        is_plain = Path(path).is_dir() and not (Path(path) / MANIFEST).is_file()
+        if is_plain and Path(output).resolve().is_relative_to(Path(path).resolve()):
+            raise OutputError(
+                f"{output}: lies in {path}, which is an input, and would be read as part of it",
+                hint="give a folder outside of it",
+            )
+
+
+def check_no_input(path: str | None, inputs: Sequence[str], *, flag: str) -> None:
+    """Refuse a file to write that is an input: the name of one, a file in a folder, or one that a glob names.
+
+    Raises:
+        OutputError: it is.
+    """
+    if path is None or not Path(path).exists():
+        return
+    for given in inputs:
+        if given == "-" or is_url(given):
+            continue
+        folder = Path("/") if given.startswith("/") else Path()
+        found = [Path(given)] if Path(given).exists() else folder.glob(given.lstrip("/"))
+        for one in found:
+            if Path(path).resolve().is_relative_to(one.resolve()):
+                raise OutputError(f"{path}: is an input", hint=f"give another file to {flag}")
