@@ -1,9 +1,22 @@
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from dsllm.config import RunOptions, Settings, command_line, describe, read_config_file, setting
+import dsllm.cli.app
+from dsllm.config import (
+    STAGES,
+    RunOptions,
+    Settings,
+    command_line,
+    describe,
+    parse_bytes,
+    parse_weights,
+    read_config_file,
+    setting,
+)
 from dsllm.errors import ConfigError
 
 
@@ -52,6 +65,9 @@ def test_values_are_coerced_from_toml_and_json():
         ({"n_words": "5"}, "n_words is '5', which is no int"),
         ({"n_words": True}, "which is no int"),
         ({"keep": "last"}, "not one of first, longest"),
+        ({"n_words": 2**63}, "outside its range"),
+        ({"threshold": 10**400}, "outside its range"),
+        ({"languages": ["en", 1]}, "which is no list of strings"),
         ({"tresh": 1}, "unknown key 'tresh'"),
     ],
 )
@@ -76,12 +92,49 @@ def test_a_config_file_may_hold_one_stage_or_several(tmp_path):
     assert read_config_file(path, "filter") == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[dedupe]\nthreshold = 0.7\n", "unknown table 'dedupe'"),
+        ("[tokenize.train]\nvocab_size = 300\n", "unknown table 'tokenize'"),
+        ("threshold = 0.7\n[dedup]\n", "unknown key beside tables 'threshold'"),
+        ("threshold = 0.7\n[filter]\n", "unknown key beside tables 'threshold'"),
+    ],
+)
+def test_what_no_stage_would_read_is_an_error(tmp_path, text, message):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config_file(path, "dedup")
+
+
+def test_a_stage_is_a_command_with_settings():
+    source = Path(dsllm.cli.app.__file__).read_text()
+    assert sorted(re.findall(r'@flags_from\("[^"]+", "([^"]+)"', source)) == sorted(STAGES)
+
+
+def test_amounts_and_shares_have_an_end():
+    for text in ("9" * 400 + "GB", "99999999TB", "9223372036854775808B"):
+        with pytest.raises(ConfigError, match="more than can be"):
+            parse_bytes(text, flag="--memory")
+    assert parse_bytes("8000000TB", flag="--memory") == 8 * 10**18
+    with pytest.raises(ConfigError, match="together they are no number"):
+        parse_weights(("a=1e308", "b=1e308"), "weights")
+
+
 def test_a_manifest_serves_as_config_of_its_own_stage_only(tmp_path):
     path = tmp_path / "manifest.json"
     path.write_text('{"stage": "dedup", "config": {"threshold": 0.7}}')
     assert read_config_file(path, "dedup") == {"threshold": 0.7}
     with pytest.raises(ConfigError, match="made by dedup, not by filter"):
         read_config_file(path, "filter")
+
+
+def test_a_manifest_without_settings_is_none(tmp_path):
+    path = tmp_path / "manifest.json"
+    path.write_text('{"stage": "dedup", "config": [1]}')
+    with pytest.raises(ConfigError, match="no manifest of dsllm"):
+        read_config_file(path, "dedup")
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.toml", "= 1"), ("a.json", "{"), ("a.toml", "\xff")])

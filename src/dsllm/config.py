@@ -19,9 +19,25 @@ from typing import Any, Literal, Self
 
 from dsllm.errors import ConfigError
 
+# The commands that have settings, as the tables of a file name them.
+STAGES = (
+    *("dedup", "filter", "remix", "tokenize train", "tokenize encode", "tokenize decode", "pretrain", "sft"),
+    *(
+        "dpo",
+        "eval",
+        "generate",
+        "chat",
+        "fit-scaling plan",
+        "fit-scaling fit",
+        "fit-scaling predict",
+        "report",
+    ),
+)
+
 Kind = Literal["int", "float", "str", "bool", "strs"]
 
 _KINDS: dict[object, Kind] = {int: "int", float: "float", str: "str", bool: "bool"}
+_MAX_INT = 2**63 - 1
 _PYTHON_TYPES: dict[Kind, tuple[type, ...]] = {
     "int": (int,),
     "float": (float, int),
@@ -152,7 +168,8 @@ def _describe_field(field: "dataclasses.Field[Any]", hint: Any) -> Setting:
 
 def _coerce(option: Setting, value: Any) -> Any:
     """Turn what TOML and JSON have (int for float, list for tuple) into the field's own type."""
-    if option.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if option.kind == "float" and is_int and abs(value) <= _MAX_INT:
         return float(value)
     if option.kind == "strs" and isinstance(value, str):
         return tuple(word for word in value.split(",") if word)
@@ -171,6 +188,11 @@ def _check(option: Setting, value: Any) -> None:
             f"{option.name} is {value!r}, which is no {option.kind}",
             hint=f"give {option.flag} a value of that kind",
         )
+    if isinstance(value, tuple) and not all(isinstance(part, str) for part in value):
+        raise ConfigError(
+            f"{option.name} is {list(value)!r}, which is no list of strings",
+            hint=f"give {option.flag} values of that kind",
+        )
     if option.choices and value not in option.choices:
         raise ConfigError(
             f"{option.name} is {value!r}, not one of {', '.join(option.choices)}",
@@ -178,14 +200,15 @@ def _check(option: Setting, value: Any) -> None:
         )
     if isinstance(value, int | float):
         is_outside = (
-            math.isnan(value)
+            (isinstance(value, int) and abs(value) > _MAX_INT)
+            or math.isnan(value)
             or (option.min is not None and value < option.min)
             or (option.max is not None and value > option.max)
             or (option.above is not None and value <= option.above)
         )
         if is_outside:
             raise ConfigError(
-                f"{option.name} is {value}, outside its range ({option.range or 'a number'})",
+                f"{option.name} is {value}, outside its range ({option.range or 'of 64 bits'})",
                 hint=f"give {option.flag} a value {option.range}",
             )
 
@@ -213,13 +236,23 @@ def read_config_file(path: Path, stage: str) -> dict[str, Any]:
     if path.suffix == ".json":
         return _from_manifest(path, values, stage)
     tables = {name: value for name, value in values.items() if isinstance(value, dict)}
-    if stage in tables:
-        return dict(tables[stage])
-    return {} if tables and len(tables) == len(values) else dict(values)
+    if not tables:
+        return dict(values)
+    for name in values:
+        if name not in tables or name not in STAGES:
+            raise ConfigError(
+                f"{path}: unknown {'table' if name in tables else 'key beside tables'} {name!r}",
+                hint=f"a table is for a stage: {', '.join(_table(stage) for stage in STAGES)}",
+            )
+    return dict(tables.get(stage, {}))
+
+
+def _table(stage: str) -> str:
+    return f'["{stage}"]' if " " in stage else f"[{stage}]"
 
 
 def _from_manifest(path: Path, values: Any, stage: str) -> dict[str, Any]:
-    if not isinstance(values, dict) or "config" not in values:
+    if not isinstance(values, dict) or not isinstance(values.get("config"), dict):
         raise ConfigError(f"{path}: no manifest of dsllm", hint="give a TOML file or a manifest.json")
     if values.get("stage") != stage:
         raise ConfigError(
@@ -264,7 +297,10 @@ def parse_bytes(text: str, *, flag: str) -> int:
     if not found:
         raise ConfigError(f"{text!r} is no amount of bytes", hint=f"write it like {flag} 500MB or {flag} 2GB")
     base = 1024 if found[3] else 1000
-    return int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
+    n_bytes = float(found[1]) * base ** " kmgt".index(found[2].lower() or " ")
+    if n_bytes > _MAX_INT:
+        raise ConfigError(f"{text!r} is more than can be", hint=f"write it like {flag} 500MB or {flag} 2GB")
+    return int(n_bytes)
 
 
 def parse_weights(weights: tuple[str, ...], setting_name: str) -> dict[str, float]:
@@ -287,6 +323,8 @@ def parse_weights(weights: tuple[str, ...], setting_name: str) -> dict[str, floa
         if name in shares:
             raise ConfigError(f"{setting_name}: {name} is given twice", hint="give each one share")
         shares[name] = share
+    if not sum(shares.values()) < math.inf:
+        raise ConfigError(f"{setting_name}: together they are no number", hint="give smaller ones")
     if shares and not any(shares.values()):
         raise ConfigError(f"{setting_name}: all are zero", hint="give at least one a share above zero")
     return shares
