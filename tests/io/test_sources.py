@@ -145,6 +145,29 @@ def test_what_cannot_be_read_says_so(tmp_path, monkeypatch, given_input, message
         find_sources([given_input])
 
 
+def test_bytes_in_parquet_are_text_where_they_can_be(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.array(["né".encode(), b"\xff\xfe"], pyarrow.binary())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    (batch,) = read_batches(find_sources([str(tmp_path / "a.parquet")])[0])
+    assert [json.loads(line) for line in batch.lines.splitlines()] == [
+        {"text": "né"},
+        {"text": {"base64": "//4="}},  # so that no stage takes it for a text
+    ]
+
+
+def test_text_in_parquet_that_is_not_utf_8_is_an_error(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    column = pyarrow.array([b"\xff\xfe"], pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    with pytest.raises(ShardError, match="a value that cannot be read"):
+        list(read_batches(find_sources([str(tmp_path / "a.parquet")])[0]))
+
+
 def test_a_cut_parquet_file_is_an_error(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1 and no more")

@@ -5,6 +5,7 @@ A folder with a manifest is read as the manifest lists it, after sizes and hashe
 whose suffix is understood, and folders with a manifest as that lists them.
 """
 
+import base64
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -227,13 +228,27 @@ def _read_parquet(source: Source) -> Iterator[tuple[bytes, int]]:
             table = pyarrow.parquet.ParquetFile(file)
             n_rows = max(1, table.metadata.num_rows)
             for rows in table.iter_batches(batch_size=1024):
-                lines = b"".join(orjson.dumps(row, default=str) + b"\n" for row in rows.to_pylist())
+                lines = b"".join(orjson.dumps(row, default=_as_json) + b"\n" for row in rows.to_pylist())
                 yield lines, source.n_bytes * len(rows) // n_rows
     except (pyarrow.ArrowException, OSError) as error:
         raise ShardError(
             f"{source.path}: not a whole Parquet file: {error}",
             hint="copy the file again from where it came from",
         ) from None
+    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date that Python has not
+        raise ShardError(
+            f"{source.path}: a value that cannot be read: {error}", hint="write the file without that column"
+        ) from None
+
+
+def _as_json(value: object) -> object:
+    """Give a value that JSON lacks: bytes are mostly text of a writer that did not say so."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}
 
 
 @contextmanager
