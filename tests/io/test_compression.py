@@ -3,11 +3,12 @@ import io
 import subprocess
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsllm.errors import ShardError
-from dsllm.io.compression import codec_of_head, codec_of_name, compress, decompress
+from dsllm.io.compression import codec_of_head, codec_of_name, compress, decompress, frame_of
 
 
 def read_all(data: bytes, codec: str) -> bytes:
@@ -45,6 +46,27 @@ def test_a_flipped_byte_is_an_error(codec):
     packed[len(packed) // 2] ^= 0xFF
     with pytest.raises(ShardError):
         read_all(bytes(packed), codec)
+
+
+@pytest.mark.parametrize("window_log", [10, 27, 28, 31])
+def test_frames_of_any_window_are_read(window_log):
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, compression_level=1)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = packer.compress(b"a line\n") + packer.flush()  # its size is not known, so the window is stated
+    assert zstandard.get_frame_parameters(packed).window_size == 1 << window_log
+    assert read_all(packed, "zst") == b"a line\n"
+
+
+@pytest.mark.parametrize(("codec", "unpack"), [("gz", gzip.decompress), ("zst", zstandard.decompress)])
+def test_a_frame_of_nothing_is_one(codec, unpack):
+    assert unpack(frame_of(b"", codec)) == b""
+    assert read_all(frame_of(b"", codec) + compress(b"x", codec), codec) == b"x"
+
+
+def test_gzip_may_be_padded_with_zeros_but_not_be_zeros():
+    assert read_all(compress(b"x", "gz") + bytes(600), "gz") == b"x"
+    with pytest.raises(ShardError, match="damaged gz data"):
+        read_all(bytes(600), "gz")
 
 
 def test_the_codec_is_told_by_suffix_or_by_the_first_bytes():

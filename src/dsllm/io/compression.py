@@ -20,6 +20,7 @@ READ_BYTES = 1 << 18
 # large where the one before it did not unpack to much.
 SLICE_BYTES, MAX_SLICE_BYTES = 1 << 11, 1 << 14
 MUCH_BYTES = 1 << 19
+MAX_WINDOW_BYTES = 1 << 31  # of `zstd --long=31`, as large files that are kept for years often have it
 ZSTD_LEVEL = 1  # level 3 takes 1.8 times as long for a seventh less
 GZIP_LEVEL = 6
 _MAGIC: dict[bytes, Codec] = {b"\x28\xb5\x2f\xfd": "zst", b"\x1f\x8b": "gz"}
@@ -39,7 +40,12 @@ def codec_of_head(head: bytes) -> Codec:
 
 def compress(data: bytes, codec: Codec) -> bytes:
     """Compress `data` into one frame that can be appended to others; the bytes depend on `data` alone."""
-    if not data or codec == "plain":
+    return frame_of(data, codec) if data else data
+
+
+def frame_of(data: bytes, codec: Codec) -> bytes:
+    """As `compress`, but a frame for no data too: without any, a file is none to gzip and zstd."""
+    if codec == "plain":
         return data
     if codec == "gz":
         return gzip.compress(data, GZIP_LEVEL, mtime=0)
@@ -56,7 +62,7 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
         while block := file.read(READ_BYTES):
             yield block, len(block)
         return
-    frame, n_read, is_in_frame = _decoder(codec), 0, False
+    frame, n_read, is_in_frame, may_be_padded = _decoder(codec), 0, False, False
     read, place = b"", 0
     consumed = n_unpacked = 0
     while True:
@@ -68,7 +74,7 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
         block = read[place : place + n_slice]
         place += len(block)
         consumed, n_read, n_unpacked = consumed + len(block), n_read + len(block), 0
-        while block := block if is_in_frame or codec == "zst" else block.lstrip(b"\0"):  # gzip may be padded
+        while block := block.lstrip(b"\0") if may_be_padded and not is_in_frame else block:
             try:
                 data = frame.decompress(block)
             except (zlib.error, zstandard.ZstdError) as error:
@@ -82,7 +88,7 @@ def decompress(file: BinaryIO, codec: Codec, path: str) -> Iterator[tuple[bytes,
                 consumed = 0
             if is_in_frame:
                 break
-            block, frame = frame.unused_data, _decoder(codec)
+            block, frame, may_be_padded = frame.unused_data, _decoder(codec), codec == "gz"
     if is_in_frame:
         raise ShardError(
             f"{path}: cut after {n_read:,} bytes, in the middle of a {codec} frame",
@@ -94,5 +100,5 @@ def _decoder(codec: Codec) -> "zlib._Decompress | zstandard.ZstdDecompressionObj
     return (
         zlib.decompressobj(wbits=31)
         if codec == "gz"
-        else zstandard.ZstdDecompressor().decompressobj(write_size=1 << 17)
+        else zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj(write_size=1 << 17)
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import orjson
 
 from dsllm.errors import OutputError
-from dsllm.io.compression import Codec, codec_of_name, compress
+from dsllm.io.compression import Codec, codec_of_name, compress, frame_of
 from dsllm.io.folder import OutputFolder
 
 if TYPE_CHECKING:
@@ -41,9 +41,15 @@ def line_shard(out: OutputFolder, name: str, format: str) -> Iterator[LineWriter
     with out.create(name) as file:
         if format != PARQUET:
             yield file
+            if not file.tell():
+                file.write(frame_of(b"", codec_of_name(format)))
             return
         writer = _ParquetWriter(file, name)
-        yield writer
+        try:
+            yield writer
+        except BaseException:
+            writer.abandon()
+            raise
         writer.close()
 
 
@@ -68,12 +74,12 @@ class _ParquetWriter:
             return
         import pyarrow
 
-        rows = [orjson.loads(line) for line in lines.splitlines()]
+        rows = [orjson.loads(line) for line in lines.split(b"\n") if line]
         try:
             if self._writer is None:
                 self._begin(pyarrow.Table.from_pylist(rows).schema)
             self._writer.write_table(pyarrow.Table.from_pylist(rows, schema=self._writer.schema))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OverflowError) as error:
             raise OutputError(
                 f"{self._name}: the documents do not fit one table: {error}", hint="give --format jsonl.zst"
             ) from None
@@ -90,6 +96,11 @@ class _ParquetWriter:
 
             self._begin(pyarrow.schema([("text", pyarrow.string())]))
         self._writer.close()
+
+    def abandon(self) -> None:
+        """Let go of the file, which is not wanted any more: pyarrow would write its end into it later on."""
+        if self._writer is not None:
+            self._writer.is_open = False
 
     def _begin(self, schema: "pyarrow.Schema") -> None:
         import pyarrow
