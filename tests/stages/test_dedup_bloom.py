@@ -166,9 +166,8 @@ def test_same_documents_stay_as_with_exact_sets(tmp_path, threshold):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_texts_stay_as_with_exact_sets_and_stay_again(tmp_path, texts, n_rows, is_exact):
     n_bands = 0 if is_exact else 3
-    given = {"shingle_words": 2, "n_bands": 3, "n_rows": n_rows, "overwrite": True, **NO_CHANCE}
-    if is_exact:
-        given["level"] = "exact"
+    near = {"shingle_words": 2, "n_bands": 3, "n_rows": n_rows}
+    given = {**({"level": "exact"} if is_exact else near), "overwrite": True, **NO_CHANCE}
     dedup([write_texts(tmp_path / "in.jsonl", texts)], tmp_path / "out", **given)
     hits = sift_with_sets(texts, n_bands, n_rows, shingle_words=2)
     stay = [text for text, hit in zip(texts, hits, strict=True) if hit is None]

@@ -175,6 +175,8 @@ def test_the_most_equal_hashes_by_chance_by_hand():
     """2**-30 is 9.3e-10 and 31 / 2**30 is 2.9e-8; of ten hashes none is equal once in 1,024 times."""
     assert error._most_by_chance(0.5, 30) == 0
     assert error._most_by_chance(0.5, 10) == -1
+    # scipy.stats.binom.cdf(2688, 4096, 0.7) = 8.8e-10, and 1.1e-9 for 2689
+    assert error._most_by_chance(0.7, 4096) == 2688
     assert error._most_by_chance(0.5, 29) == -1  # 1.9e-9
 
 

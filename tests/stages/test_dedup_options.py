@@ -227,14 +227,8 @@ def test_rates_by_dump_are_those_of_runs_over_the_dumps(tmp_path, monkeypatch, k
         documents.append({"text": text, "dump": draw.choice([1, "2", "10", "3"]), "rank": draw.randrange(9)})
     if in_order:
         documents.sort(key=lambda document: str(document["dump"]))
-    settings = {
-        "keep": keep,
-        "level": level,
-        "shingle_words": 2,
-        "threshold": 0.7,
-        "n_bands": 30,
-        "n_rows": 3,
-    }
+    near = {"shingle_words": 2, "threshold": 0.7, "n_bands": 30, "n_rows": 3}
+    settings = {"keep": keep, "level": level, **(near if level == "near" else {})}
 
     def n_removed(dumps):
         chosen = [document for document in documents if str(document["dump"]) in dumps]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from dsllm.config import DocumentSettings, parse_bytes, setting
+from dsllm.config import DocumentSettings, describe, parse_bytes, setting
 from dsllm.errors import ConfigError
 
 MIN_MEMORY_BYTES = 100_000_000
@@ -32,7 +32,7 @@ class DedupConfig(DocumentSettings):
         "Which of several duplicates stays: first, longest, or FIELD for the one with the greatest number or "
         "ISO 8601 date in that field (FIELD:least: the least). Of equals the first; without the field last.",
     )
-    shingle_words: int = setting(5, "Length of a shingle.", unit="words", min=1)
+    shingle_words: int = setting(5, "Length of a shingle.", unit="words", min=1, max=1000)
     fold_case: bool = setting(True, "Take upper and lower case as the same.")
     punctuation: bool = setting(False, "Take punctuation and symbols as words too.")
     n_hashes: int = setting(128, "Hash functions of a signature.", min=1, max=4096)
@@ -47,7 +47,10 @@ class DedupConfig(DocumentSettings):
     seed: int = setting(1, "Seed of the hash functions.", min=0, max=2**32 - 1)
     memory: str = setting("2GB", "Memory to stay within, such as 500MB; the rest goes through files.")
     cut_spans: int | None = setting(
-        None, "Cut out spans of at least this many words that occurred before, in any document.", min=2
+        None,
+        "Cut out spans of at least this many words that occurred before, in any document.",
+        min=2,
+        max=1_000_000,
     )
     cut_lines: bool = setting(False, "Cut out lines that occurred before: all digits are the same.")
     cut_paragraphs: bool = setting(False, "Cut out paragraphs that occurred before, likewise.")
@@ -155,7 +158,25 @@ class DedupConfig(DocumentSettings):
                 f"{self.n_bands} bands of {self.n_rows} rows are more than n_hashes, {self.n_hashes}",
                 hint=f"try --n-hashes {self.n_bands * self.n_rows}",
             )
+        if self.n_bands and self.recall != RECALL:
+            raise ConfigError(
+                f"recall is {self.recall}, but n_bands is {self.n_bands}: both say what bands to take",
+                hint="leave out --recall, or --n-bands and --n-rows",
+            )
+        self._check_level()
         self._check_bloom()
+
+    def _check_level(self) -> None:
+        """Refuse settings of near duplicates where none are looked for."""
+        if self.level == "near":
+            return
+        defaults = {option.name: option.default for option in describe(DedupConfig)}
+        for name in ("threshold", "shingle_words", "n_hashes", "recall", "n_bands", "n_rows"):
+            if (value := getattr(self, name)) != defaults[name]:
+                raise ConfigError(
+                    f"{name} is {value}, but level is exact: documents with the same words go, no others",
+                    hint=f"leave out --{name.replace('_', '-')}, or --level exact",
+                )
 
     def _check_bloom(self) -> None:
         """Refuse settings that ask of one pass what it cannot know."""

@@ -192,7 +192,9 @@ def _most_by_chance(similarity: float, n_hashes: int) -> int:
     """
     share = 0.0
     for n_equal in range(n_hashes):
-        share += math.comb(n_hashes, n_equal) * similarity**n_equal * (1 - similarity) ** (n_hashes - n_equal)
+        n_others = n_hashes - n_equal  # in logarithms: of a thousand hashes the factors are no numbers
+        ways = math.lgamma(n_hashes + 1) - math.lgamma(n_equal + 1) - math.lgamma(n_others + 1)
+        share += math.exp(ways + n_equal * math.log(similarity) + n_others * math.log1p(-similarity))
         if share > _LEAST_CHANCE:
             return n_equal - 1
     return n_hashes - 1
