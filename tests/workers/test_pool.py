@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -6,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsllm.config import RunOptions
@@ -55,6 +57,10 @@ class Refuse:
             raise DocumentError("line 5", hint="mend it")
         if number == 7:
             raise ValueError("a fault of the program")
+        if number == 8:
+            raise OSError(errno.ENOSPC, "No space left", "a file")
+        if number == 9:
+            np.zeros(1 << 56)
         return number
 
 
@@ -101,6 +107,14 @@ def test_an_error_comes_at_its_turn_after_the_results_before_it():
 def test_a_fault_in_a_worker_shows_its_trace():
     with pytest.raises(RuntimeError, match=r"(?s)a fault of the program.*in __call__"):
         list(map_ordered(Refuse(), [6, 7], options=TWO))
+
+
+def test_what_the_machine_lacks_is_no_fault_of_the_program():
+    with pytest.raises(OSError, match="No space left") as caught:
+        list(map_ordered(Refuse(), [8, 8], options=TWO))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "a file")
+    with pytest.raises(MemoryError, match="Unable to allocate"):
+        list(map_ordered(Refuse(), [9, 9], options=TWO))
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

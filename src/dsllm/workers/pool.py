@@ -197,7 +197,9 @@ def _work(connection: Connection, task: Callable[[Any], Any]) -> None:
 def _attempt(task: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
     try:
         return True, task(item)
-    except DsllmError as error:
+    except (DsllmError, OSError) as error:
         return False, error
+    except MemoryError as error:  # NumPy's own cannot be sent
+        return False, MemoryError(str(error))
     except Exception as error:  # noqa: BLE001  # a fault of the program: the parent raises it with its trace
         return False, RuntimeError(f"{error!r} in a worker process\n{traceback.format_exc()}")
