@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import random
 from collections import Counter
 from pathlib import Path
@@ -202,6 +203,7 @@ def test_what_a_capped_source_lacks_goes_to_the_others():
     assert allot([900, 100, 200], [0.375, 0.5, 0.125], 1000, 4.0) == [450, 400, 150]
     assert allot([10, 10], [0.5, 0.5], 1000, 2.0) == [20, 20]
     assert allot([900, 100], [1.0, 0.0], 1000, None) == [1000, 0]
+    assert allot([900, 0, 100], [0.5, 0.0, 0.5], 1000, math.inf) == [500, 0, 500]
 
 
 def test_max_epochs_holds_in_the_output(tmp_path, two):
@@ -394,3 +396,10 @@ def test_plan_adds_up_sizes(two):
     sizes = {word.partition("=")[0]: Path(word.partition("=")[2]).stat().st_size for word in two}
     assert answer["n_bytes_by_source"] == sizes
     assert answer["n_bytes_to_read"] == sum(sizes.values())
+
+
+def test_a_shard_has_a_document(tmp_path):
+    source = write_source(tmp_path / "in.jsonl", 3)
+    counts = remix([source], tmp_path / "out", shard_bytes=1)
+    assert counts["n_documents"] == 3
+    assert len(list((tmp_path / "out").glob("shard-*"))) == 3  # some of them without lines

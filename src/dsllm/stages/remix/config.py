@@ -8,6 +8,7 @@ from dsllm.config import DocumentSettings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
 
 REST = "rest"
+SOURCE_FIELD = "source"
 _TOKENS = re.compile(r"([0-9]+(?:\.[0-9]*)?)([KMBT]?)[ -]?tokens", re.IGNORECASE)
 
 
@@ -23,7 +24,7 @@ class RemixConfig(DocumentSettings):
         (), "Names of the inputs, one each, in their order; NAME=INPUT says the same."
     )
     source_field: str = setting(
-        "source", "Field that names a document's source where the inputs have no names."
+        SOURCE_FIELD, "Field that names a document's source where the inputs have no names."
     )
     weights: tuple[str, ...] = setting(
         (),
@@ -89,8 +90,10 @@ class RemixConfig(DocumentSettings):
         if self.budget is None:
             return None
         if found := _TOKENS.fullmatch(self.budget.strip()):
-            return int(float(found[1]) * 1000 ** " KMBT".index(found[2].upper() or " "))
-        return int(self.budget) if self.budget.isdigit() else parse_bytes(self.budget, flag="--budget")
+            unit = {"": "B", "K": "kB", "M": "MB", "B": "GB", "T": "TB"}[found[2].upper()]
+            return parse_bytes(found[1] + unit, flag="--budget")
+        is_bare = re.fullmatch("[0-9]+", self.budget) is not None
+        return parse_bytes(self.budget + "B" * is_bare, flag="--budget")
 
     def _check_budget(self) -> None:
         if self.budget is None or self.budget_size is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dsllm.errors import ConfigError
 from dsllm.io.sources import Source, find_sources
-from dsllm.stages.remix.config import RemixConfig
+from dsllm.stages.remix.config import SOURCE_FIELD, RemixConfig
 
 _NAMED = re.compile(r"([\w.-]+)=(.+)")
 
@@ -18,10 +18,15 @@ def name_inputs(config: RemixConfig, inputs: Sequence[str]) -> tuple[RemixConfig
     A file that exists under the whole word is meant as it stands.
 
     Raises:
-        ConfigError: some inputs have names and others not, or `names` does not fit.
+        ConfigError: some inputs have names and others not, or `names` or `source_field` does not fit.
     """
     matches = [None if Path(word).exists() else _NAMED.fullmatch(word) for word in inputs]
     names = tuple(match[1] for match in matches if match)
+    if (known := names or config.names) and config.source_field != SOURCE_FIELD:
+        raise ConfigError(
+            f"source_field is {config.source_field!r}, but the inputs have names: {', '.join(known)}",
+            hint="leave out --source-field, or the names",
+        )
     if not names:
         if config.names and len(config.names) != len(inputs):
             raise ConfigError(

@@ -1,5 +1,6 @@
 """Shares, epochs, and how often each document is taken: arithmetic on sizes."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,8 @@ def allot(sizes: Sequence[int], shares: Sequence[float], budget: int, max_epochs
     No source is repeated more than `max_epochs` times: what it lacks is divided among the others by their
     shares, and the output is smaller than the budget when all are at the limit.
     """
-    caps = [budget if max_epochs is None else int(size * max_epochs) for size in sizes]
+    epochs = math.inf if max_epochs is None else max_epochs
+    caps = [int(min(budget, size * epochs)) if size else 0 for size in sizes]
     wanted = [0] * len(sizes)
     is_open = [share > 0 for share in shares]
     while any(is_open):

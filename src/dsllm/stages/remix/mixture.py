@@ -92,7 +92,10 @@ def mix(config: RemixConfig, rows: NDArray[Any], names: Sequence[str]) -> Mixtur
         for numbers, size in zip(members, wanted, strict=True):
             times[numbers] = times_taken(rows["size"][numbers], numbers, size, config.seed)
     if not times.any():
-        raise InputError(f"a budget of {config.budget} holds no document", hint="give a larger --budget")
+        raise InputError(
+            f"a budget of {config.budget or total} and max_epochs of {config.max_epochs} hold no document",
+            hint="give a larger --budget or --max-epochs",
+        )
     n_line_bytes = int(((rows["n_line_bytes"] + 1) * times).sum())
     counts = _count(
         rows, times, index, dict(zip(names, shares, strict=True)), has_tokens=config.tokenizer is not None

@@ -30,9 +30,9 @@ from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
 from dsllm.io.sources import Source, total_bytes
 from dsllm.progress import Reporter
-from dsllm.stages.remix.config import REST, RemixConfig
+from dsllm.stages.remix.config import REST, SOURCE_FIELD, RemixConfig
 from dsllm.stages.remix.inputs import name_inputs, source_names
-from dsllm.stages.remix.measure import COLUMNS, DOCUMENT, Measure
+from dsllm.stages.remix.measure import COLUMNS, DOCUMENT, NO_NAME, Measure
 from dsllm.stages.remix.mix import wanted_shares
 from dsllm.stages.remix.mixing_law import propose, read_runs
 from dsllm.stages.remix.mixture import mix
@@ -54,6 +54,10 @@ def run(
         ConfigError: names or weights that do not fit the sources, or no place for lines set aside.
         InputError: no document in any input, or a source without text that shall have a share.
     """
+    if output == "-" and config.picture != "none":
+        raise ConfigError(
+            f"picture is {config.picture}, but there is no folder for it", hint="give a folder to -o"
+        )
     if output == "-" and config.on_error == "skip" and options.skipped is None:
         raise ConfigError(
             "--on-error skip with -o - has no place for the lines set aside",
@@ -148,7 +152,7 @@ class _Job:
         self._set_aside(bad)
         mixture = mix(self.config, rows, self._names())
         starts = [0, *accumulate(len(table) for table in tables)]
-        n_parts = max(1, -(-mixture.n_line_bytes // self.config.shard_bytes))
+        n_parts = max(1, min(-(-mixture.n_line_bytes // self.config.shard_bytes), int(mixture.times.sum())))
         self._scatter(rows, mixture.times, starts, n_parts)
         self._gather(n_parts)
         counts = mixture.counts | (
@@ -165,7 +169,14 @@ class _Job:
         scratch = self.work.scratch
         columns = [read_column(scratch, source.index, "names", "u1") for source in self.sources]
         lines = [line for column in columns for line in column.tobytes().splitlines()]
-        return [orjson.loads(line) for line in dict.fromkeys(lines)]
+        names = [orjson.loads(line) for line in dict.fromkeys(lines)]
+        field = self.config.source_field
+        if names == [NO_NAME] and field != SOURCE_FIELD:
+            raise InputError(
+                f"no document has a string in the field {field!r}",
+                hint="look at its name, or leave out --source-field",
+            )
+        return names
 
     def _scatter(self, rows: NDArray[Any], times: NDArray[np.int64], starts: list[int], n_parts: int) -> None:
         """Fill the parts' files, from the beginning unless they are whole."""
