@@ -64,6 +64,19 @@ class Refuse:
         return number
 
 
+class Masked:
+    """Tells whether Ctrl-C was held back while the task was sent to the worker, before it worked."""
+
+    def __getstate__(self) -> dict[str, bool]:
+        return {"is_sent": True}
+
+    def __setstate__(self, state: dict[str, bool]) -> None:
+        self.is_held_back = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    def __call__(self, number: int) -> bool:
+        return self.is_held_back
+
+
 @pytest.mark.parametrize("n_items", [0, 1, 2, 3, 25])
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_results_come_in_the_order_of_the_items_and_none_is_lost(n_items, n_workers):
@@ -115,6 +128,11 @@ def test_what_the_machine_lacks_is_no_fault_of_the_program():
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "a file")
     with pytest.raises(MemoryError, match="Unable to allocate"):
         list(map_ordered(Refuse(), [9, 9], options=TWO))
+
+
+def test_ctrl_c_does_not_reach_a_worker_that_starts():
+    assert list(map_ordered(Masked(), [0, 1], options=TWO)) == [True, True]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_workers_end_when_their_parent_is_killed(tmp_path):

@@ -137,7 +137,12 @@ class _Pool(Generic[T, R]):
     def _start_worker(self) -> _Worker[T]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._task), daemon=True)
-        process.start()
+        # Ctrl-C would stop a worker that starts, with a trace, before `_work` can see to it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         return _Worker(process, ours)
 
