@@ -255,6 +255,25 @@ def test_a_plan_says_what_would_happen_and_writes_nothing(capsys):
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "message"),
+    [
+        ("<&-", "dedup - -o out", "Bad file descriptor"),
+        (">&-", "dedup in.jsonl -o -", "Bad file descriptor"),
+        (">&-", "inspect in.jsonl", "Bad file descriptor"),
+        ("2>&-", "dedup none.jsonl -o -", ""),
+    ],
+)
+def test_a_closed_stream_is_one_clear_error(closed, arguments, message):
+    write_documents("in.jsonl")
+    command = f"exec {sys.executable} -m dsllm {arguments} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("dsllm: error")]
+    assert "Traceback" not in done.stderr
+    assert message in "".join(errors)
+
+
 def test_a_log_gets_no_control_characters():
     write_documents("in.jsonl")
     done = dsllm("filter", "in.jsonl", "-o", "out")

@@ -24,10 +24,29 @@ def main() -> None:
     gc.set_threshold(200_000, 20, 100)
     # NumPy's matrix products here are tiny, and its threads would spin. torch has its own library for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    _fill_closed_streams()
     status = run_command_line(sys.argv[1:])
     if "triton" not in sys.modules:  # which would find its objects left over, and tell
         gc.freeze()
     sys.exit(status)
+
+
+def _fill_closed_streams() -> None:
+    """Take the places of standard streams that were closed, which the next file would have otherwise.
+
+    Reading or writing there is an error then, as it is for other programs; what goes to stderr is lost.
+    """
+    for number, name, flags in (
+        (0, "stdin", os.O_WRONLY),
+        (1, "stdout", os.O_RDONLY),
+        (2, "stderr", os.O_RDWR),
+    ):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -43,6 +62,10 @@ def run_command_line(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # or Python would try once more at its end, and say so
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         place = f"{error.filename}: " if error.filename else ""
         hint = "free some space" if error.errno == errno.ENOSPC else "check the path and the permissions"
         return _fail(f"{place}{error.strerror or error}", hint, EXIT_FAILED)
