@@ -78,6 +78,17 @@ def test_verify_compares_any_file_of_a_folder(capsys):
     assert "7 bytes" in capsys.readouterr().out
 
 
+def test_a_padding_that_the_tokenizer_does_not_have_is_refused(capsys):
+    Path("in.jsonl").write_text('{"text": "some words"}\n')
+    train = ["tokenize", "train", "in.jsonl", "-o", "tok", "--vocab-size", "243", "--pad-vocab-to", "100"]
+    assert run_command_line(train) == 0
+    encode = ["tokenize", "encode", "in.jsonl", "-o", "out", "--tokenizer", "tok", "--quiet"]
+    assert run_command_line([*encode, "--pad-vocab-to", "128"]) == 2
+    # 243 bytes and 15 special tokens: 258 ids, so 300 rows in steps of 100, and 384 in steps of 128
+    assert "pad_vocab_to is 128, but tok states a vocabulary of 300" in capsys.readouterr().err
+    assert run_command_line([*encode, "--pad-vocab-to", "150"]) == 0
+
+
 def test_documents_are_not_taken_for_tokens_of_another_format(capsys):
     Path("in.jsonl").write_text('{"text": "some words"}\n')
     assert run_command_line(["dedup", "in.jsonl", "-o", "out", "--quiet"]) == 0

@@ -7,6 +7,7 @@ from dsllm.config import Settings, parse_bytes, parse_weights, setting
 from dsllm.errors import ConfigError
 
 MIN_MEMORY_BYTES, PROGRAM_BYTES = 300_000_000, 200_000_000
+PAD_VOCAB_TO = 4096
 N_BYTES_IN_UTF8 = 243  # of the 256 byte values, 13 never occur in UTF-8
 
 
@@ -25,10 +26,16 @@ class TokenizeTrainConfig(_ReadConfig):
     """What the tokenizer becomes."""
 
     vocab_size: int = setting(
-        100_000, "Words to learn, single bytes included; 15 special tokens come on top.", min=N_BYTES_IN_UTF8
+        100_000,
+        "Words to learn, single bytes included; 15 special tokens come on top.",
+        min=N_BYTES_IN_UTF8,
+        max=10_000_000,
     )
     pad_vocab_to: int = setting(
-        4096, "The model's vocabulary is the next multiple of this: 102,400 for 100,015.", unit="words", min=1
+        PAD_VOCAB_TO,
+        "The model's vocabulary is the next multiple of this: 102,400 for 100,015.",
+        unit="words",
+        min=1,
     )
     min_frequency: int = setting(2, "Times that a pair must occur to become a word.", min=1)
     max_token_length: int | None = setting(
@@ -86,7 +93,7 @@ class TokenizeEncodeConfig(_ReadConfig):
         False, "Read the names of special tokens in a document as those tokens; else they are plain text."
     )
     pad_vocab_to: int = setting(
-        4096,
+        PAD_VOCAB_TO,
         "For a tokenizer that dsllm did not train: the model's vocabulary is the next multiple of this.",
         unit="words",
         min=1,

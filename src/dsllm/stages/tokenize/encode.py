@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from dsllm.config import RunOptions
-from dsllm.errors import InputError
+from dsllm.errors import ConfigError, InputError
 from dsllm.io.documents import Batch
 from dsllm.io.folder import OutputFolder
 from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.io.token_formats import token_format
 from dsllm.progress import Bar, Reporter
-from dsllm.stages.tokenize.config import TokenizeEncodeConfig
+from dsllm.stages.tokenize.bpe import padded
+from dsllm.stages.tokenize.config import PAD_VOCAB_TO, TokenizeEncodeConfig
 from dsllm.stages.tokenize.encode_task import EncodeTask
 from dsllm.stages.tokenize.shards import ShardedTokens, Words
 from dsllm.stages.tokenize.statistics import estimate_text_bytes
@@ -45,6 +46,7 @@ def run(
     """Encode all documents of `inputs`, EOS after each; return counts and what the folder holds.
 
     Raises:
+        ConfigError: the vocabulary shall be padded otherwise than the tokenizer's folder says.
         InputError: no document, or the tokenizer cannot be read or names no end of a sequence.
     """
     sources = find_sources(inputs)
@@ -117,6 +119,12 @@ def _prepare(config: TokenizeEncodeConfig) -> tuple[EncodeTask, dict[str, Any]]:
             hint='put "eos_token" into its tokenizer_config.json',
         )
     vocab_size = model_vocab_size(config.tokenizer, tokenizer.n_ids, config.pad_vocab_to)
+    if config.pad_vocab_to != PAD_VOCAB_TO and vocab_size != padded(tokenizer.n_ids, config.pad_vocab_to):
+        raise ConfigError(
+            f"pad_vocab_to is {config.pad_vocab_to}, but {config.tokenizer} states a vocabulary of"
+            f" {vocab_size:,}",
+            hint="leave out --pad-vocab-to",
+        )
     content = {
         "kind": "tokens",
         **({} if config.format == "dsllm" else {"format": config.format}),
