@@ -403,3 +403,14 @@ def test_a_shard_has_a_document(tmp_path):
     counts = remix([source], tmp_path / "out", shard_bytes=1)
     assert counts["n_documents"] == 3
     assert len(list((tmp_path / "out").glob("shard-*"))) == 3  # some of them without lines
+
+
+@pytest.mark.parametrize(
+    ("identity", "second"), [("5", '"5#2"'), ("true", '"true#2"'), ('{"a": "é"}', '"{\\"a\\": \\"é\\"}#2"')]
+)
+def test_an_id_that_is_no_string_is_numbered_as_it_stands(tmp_path, identity, second):
+    line = f'{{"id": {identity}, "text": "abcd"}}\n'.encode()
+    (tmp_path / "in.jsonl").write_bytes(line)
+    remix([tmp_path / "in.jsonl"], tmp_path / "out", budget="8B", format="jsonl")
+    lines = (tmp_path / "out" / "shard-00000.jsonl").read_bytes().splitlines(keepends=True)
+    assert sorted(lines) == sorted([line, f'{{"id":{second},"text":"abcd"}}\n'.encode()])

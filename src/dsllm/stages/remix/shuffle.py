@@ -79,9 +79,10 @@ def _copy_line(line: bytes, epoch: int) -> bytes:
     if epoch == 0:
         return line + b"\n"
     fields = json.loads(line)  # not orjson: it would round integers of more than 64 bits
-    if fields.get("id") is None:
+    if (identity := fields.get("id")) is None:
         return line + b"\n"
-    fields["id"] = f"{fields['id']}#{epoch + 1}"
+    name = identity if isinstance(identity, str) else json.dumps(identity, ensure_ascii=False)
+    fields["id"] = f"{name}#{epoch + 1}"
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
