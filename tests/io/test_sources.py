@@ -175,6 +175,12 @@ def test_a_cut_parquet_file_is_an_error(tmp_path):
         list(read_batches(find_sources([str(path)])[0]))
 
 
+def test_parquet_cannot_come_through_a_pipe(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", type("Stdin", (), {"buffer": io.BytesIO(b"PAR1\x15\x04")}))
+    with pytest.raises(InputError, match="is Parquet"):
+        list(read_batches(find_sources(["-"])[0]))
+
+
 def test_standard_input_can_be_given_once():
     with pytest.raises(InputError, match="given twice"):
         find_sources(["-", "-"])

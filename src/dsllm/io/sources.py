@@ -31,6 +31,8 @@ SUFFIXES = (
 )
 _KNOWN = ".jsonl, .json (each also .gz, .zst) and .parquet are read"
 
+_OTHERS = "; others that hold JSON Lines go through a pipe: bzcat FILE.bz2 | dsllm ... -"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -188,7 +190,7 @@ def _expand_url(given: str) -> list[_Found]:
 
 def _check_suffix(path: str) -> None:
     if not path.endswith(SUFFIXES):
-        raise InputError(f"{path}: unknown suffix", hint=_KNOWN + "; for others: zcat FILE | dsllm ... -")
+        raise InputError(f"{path}: unknown suffix", hint=_KNOWN + _OTHERS)
 
 
 def _size_and_hash(path: str) -> tuple[int, str]:
@@ -216,6 +218,10 @@ def _read_blocks(source: Source) -> Iterator[tuple[bytes, int]]:
             yield from decompress(file, codec_of_name(source.path), source.path)
             return
         stream = _HashedStream(file, source.stream_hash)
+        if stream.head == b"PAR1":
+            raise InputError(
+                "standard input: is Parquet, which begins at its end", hint="give the file itself"
+            )
         yield from decompress(stream, codec_of_head(stream.head), "standard input")  # type: ignore[arg-type]
 
 
