@@ -157,7 +157,10 @@ def test_another_configuration_or_input_is_refused_unless_overwritten():
     with pytest.raises(OutputError, match=r"threshold was 0.5, now 0.7"), folder(threshold=0.7):
         pass
     Path("in.jsonl").write_text('{"text": "b"}\n')
-    with pytest.raises(OutputError, match="other inputs"), folder():
+    with pytest.raises(OutputError, match=r"carried on: ../in.jsonl has changed") as caught, folder():
+        pass
+    assert caught.value.hint == "give --overwrite to begin anew, or another -o"  # the command is this one
+    with pytest.raises(OutputError, match="other inputs"), folder(inputs=("in.jsonl", "in.jsonl")):
         pass
     with folder(overwrite=True) as out:
         assert not out.finished

@@ -12,7 +12,7 @@ from dsllm.config import RunOptions, Settings
 from dsllm.errors import InputError, ShardError
 from dsllm.io.compression import compress
 from dsllm.io.folder import OutputFolder
-from dsllm.io.sources import Source, find_sources, read_batches
+from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 
 
 def write(path: Path, *texts: str) -> Path:
@@ -173,6 +173,14 @@ def test_a_cut_parquet_file_is_an_error(tmp_path):
     path.write_bytes(b"PAR1 and no more")
     with pytest.raises(ShardError, match="not a whole Parquet file"):
         list(read_batches(find_sources([str(path)])[0]))
+
+
+def test_an_empty_file_is_no_unknown_size(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text("")
+    Path("b.jsonl").write_text("{}\n")
+    assert total_bytes(find_sources(["a.jsonl", "b.jsonl"])) == 3
+    assert total_bytes(find_sources(["a.jsonl", "-"])) is None
 
 
 def test_parquet_cannot_come_through_a_pipe(monkeypatch):

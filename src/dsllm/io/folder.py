@@ -190,6 +190,11 @@ class OutputFolder:
         elif difference is None or self._options.overwrite:
             self._clear(before)
         else:
+            if before.command == self._manifest.command:
+                raise OutputError(
+                    f"{self.output}: cannot be carried on: {difference}",
+                    hint="give --overwrite to begin anew, or another -o",
+                )
             raise OutputError(
                 f"{self.output}: begun by another command: {difference}",
                 hint=f"finish that one ({before.command}), give --overwrite, or another -o",
@@ -205,6 +210,8 @@ class OutputFolder:
                 return f"{name} was {before.config.get(name)}, now {now.config.get(name)}"
         if before.inputs != now.inputs:
             changed = [a.path for a, b in zip(before.inputs, now.inputs, strict=False) if a != b]
+            if [record.path for record in before.inputs] == [record.path for record in now.inputs]:
+                return f"{changed[0]} has changed since it was begun"
             return f"other inputs ({changed[0] if changed else 'another number'})"
         return f"dsllm {before.version}, now {now.version}" if before.version != now.version else None
 

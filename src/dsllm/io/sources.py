@@ -304,6 +304,7 @@ class _HashedStream:
 
 
 def total_bytes(sources: Iterable[Source]) -> int | None:
-    """Add up the sizes on disk; None where one is unknown."""
-    sizes = [source.n_bytes for source in sources]
-    return None if 0 in sizes else sum(sizes)
+    """Add up the sizes on disk; None where one is unknown, as that of standard input is."""
+    found = list(sources)
+    is_known = all(source.path != "-" for source in found)
+    return sum(source.n_bytes for source in found) if is_known else None

@@ -64,7 +64,7 @@ def estimate_text_bytes(sources: Iterable[Source]) -> int | None:
     """Guess the bytes of text behind the sizes on disk; None where a size is unknown."""
     n_bytes = 0
     for source in sources:
-        if not source.n_bytes:
+        if source.path == "-":
             return None
         is_packed = source.path.endswith((".gz", ".zst", ".zstd", ".parquet"))
         n_bytes += source.n_bytes * (TEXT_PER_STORED_BYTE if is_packed else 1)
