@@ -184,6 +184,29 @@ def test_what_a_kill_at_the_very_end_left_behind_goes_away():
     assert {path.name for path in Path("out").iterdir()} == {"manifest.json", "shard-00000.jsonl", ".lock"}
 
 
+@pytest.mark.parametrize("name", ["../mine.txt", "a/../../mine.txt", "{absolute}"])
+@pytest.mark.parametrize("manifest", ["manifest.json", "manifest.partial.json"])
+def test_a_manifest_cannot_have_files_elsewhere_removed(tmp_path, name, manifest):
+    Path("mine.txt").write_text("mine")
+    make()
+    text = Path("out/manifest.json").read_text()
+    Path("out/manifest.json").unlink()
+    text = text.replace("shard-00000.jsonl", name.format(absolute=tmp_path / "mine.txt"))
+    Path("out", manifest).write_text(text)
+    with pytest.raises(InputError, match="is no file of the folder"), folder(threshold=0.7, overwrite=True):
+        pass
+    assert Path("mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("key", ["config", "content", "counts"])
+def test_a_manifest_of_another_shape_is_none(key):
+    make()
+    values = json.loads(Path("out/manifest.json").read_text())
+    Path("out/manifest.json").write_text(json.dumps({**values, key: []}))
+    with pytest.raises(InputError, match=f"no manifest of dsllm: TypeError {key} is no object"):
+        find_sources(["out"])
+
+
 @pytest.mark.parametrize("input_path", ["out", "./out/", "out/shard-00000.jsonl", "out/*.jsonl", "link"])
 def test_an_input_is_never_overwritten(input_path):
     make()

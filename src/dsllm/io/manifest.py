@@ -36,8 +36,10 @@ class ShardRecord:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote."""
+        """Read what `to_dict` wrote; a ValueError where a name leads out of the folder."""
         rest = {key: value for key, value in values.items() if key not in ("name", "n_bytes", "sha256")}
+        if (name := Path(values["name"])).is_absolute() or ".." in name.parts:
+            raise ValueError(f"{values['name']!r} is no file of the folder")  # --overwrite would remove it
         return cls(values["name"], values["n_bytes"], values["sha256"], rest)
 
     def difference(self, path: str | Path, n_bytes: int, sha256: str) -> str | None:
@@ -119,6 +121,9 @@ class Manifest:
                     f"{path}: format {values['format']}, but this dsllm reads format {FORMAT}",
                     hint="update dsllm, or make the folder again",
                 )
+            for key in ("config", "content", "counts"):
+                if not isinstance(values[key], dict):
+                    raise TypeError(f"{key} is no object")
             return cls(
                 stage=values["stage"],
                 version=values["dsllm"],
