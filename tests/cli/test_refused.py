@@ -59,6 +59,8 @@ def in_folder(tmp_path, monkeypatch):
         ("dedup in.jsonl -o out --skipped aside.jsonl", 2, "--skipped is aside.jsonl, but"),
         ("dedup in.jsonl -o - --skipped aside.jsonl", 2, "--skipped is aside.jsonl, but"),
         ("remix in.jsonl -o - --format parquet", 2, "format is parquet, but"),
+        ("verify memory://x/y", 1, "memory://x/y: is not on a disk"),
+        ("trace memory://x/y", 1, "memory://x/y: is not on a disk"),
         ("dedup in.jsonl -o ", 2, "-o is '', no name"),
     ],
 )

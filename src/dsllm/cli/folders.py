@@ -10,6 +10,7 @@ from typing import Any
 from dsllm.errors import InputError, ShardError
 from dsllm.io.documents import Batch, parse_line
 from dsllm.io.manifest import MANIFEST, PARTIAL, Manifest, read_manifest
+from dsllm.io.provenance import check_is_here
 from dsllm.io.sources import SUFFIXES, count_lines, find_sources, read_batches
 from dsllm.progress import format_amount, format_cell
 
@@ -37,6 +38,7 @@ def verify(paths: list[str]) -> None:
     """
     faults = []
     for path in paths:
+        check_is_here(path)
         found = list(_faults(Path(path)))
         faults += found
         state = "whole" if not found else _count_faults(found)

@@ -50,8 +50,9 @@ def trace(path: str) -> Origin:
     """Follow a folder, or a file in one, back to its raw inputs.
 
     Raises:
-        InputError: it belongs to no folder that dsllm wrote.
+        InputError: it belongs to no folder that dsllm wrote, or is an address.
     """
+    check_is_here(path)
     folder = Path(path)
     if folder.is_file():
         name, folder = folder.name, folder.parent
@@ -63,6 +64,16 @@ def trace(path: str) -> Origin:
     read_manifest(folder)
     (record,) = input_records([str(folder)])
     return _origin(record, Path(), set())
+
+
+def check_is_here(path: str) -> None:
+    """Refuse an address.
+
+    Raises:
+        InputError: it is one.
+    """
+    if is_url(path):
+        raise InputError(f"{path}: is not on a disk", hint="copy it here first")
 
 
 def _origin(record: InputRecord, seen_from: Path, above: set[str]) -> Origin:

@@ -181,7 +181,9 @@ def _expand_url(given: str) -> list[_Found]:
             found = [path] if files.exists(path) else []
     except (OSError, ImportError, ValueError) as error:
         raise InputError(
-            f"{given}: {error}", hint="check the address and the access; s3:// needs dsllm[s3]"
+            f"{given}: {error}",
+            hint="check the address and the access; s3:// needs dsllm[s3], hf:// dsllm[hf], https:// aiohttp "
+            "and requests",
         ) from None
     if not found:
         raise InputError(f"{given}: nothing there to read", hint=_KNOWN)
