@@ -70,6 +70,16 @@ def test_a_folder_of_folders_is_read_as_their_manifests_say(tmp_path, monkeypatc
         find_sources(["in"])
 
 
+def test_a_link_to_a_folder_is_not_passed_over(tmp_path):
+    write(tmp_path / "in" / "a.jsonl", "1")
+    write(tmp_path / "elsewhere" / "b.jsonl", "2")
+    (tmp_path / "in" / "file.jsonl").symlink_to(tmp_path / "elsewhere" / "b.jsonl")
+    assert texts_of([str(tmp_path / "in")]) == ["1", "2"]
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="link: a link to a folder"):
+        find_sources([str(tmp_path / "in")])
+
+
 def test_urls_are_read_through_fsspec(tmp_path):
     write(tmp_path / "in" / "a.jsonl.zst", "1", "2")
     assert texts_of([(tmp_path / "in" / "a.jsonl.zst").as_uri()]) == ["1", "2"]

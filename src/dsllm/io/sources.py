@@ -139,8 +139,13 @@ def _walk(folder: Path) -> Iterator[_Found]:
     """Find the files below a folder, in the order of their paths; hidden ones are passed over."""
     entries = [(f"{path.name}/" if path.is_dir() else path.name, path) for path in folder.iterdir()]
     for name, path in sorted(entries):
-        if name.startswith(".") or (name.endswith("/") and path.is_symlink()):
+        if name.startswith("."):
             continue
+        if name.endswith("/") and path.is_symlink():
+            raise InputError(
+                f"{path}: a link to a folder, which is not followed",
+                hint="link its files, or give folders themselves",
+            )
         if not name.endswith("/"):
             yield from [_Found(str(path))] if name.endswith(SUFFIXES) else []
         elif (path / MANIFEST).exists() or (path / PARTIAL).exists():
