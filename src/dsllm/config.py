@@ -21,17 +21,22 @@ from dsllm.errors import ConfigError
 
 # The commands that have settings, as the tables of a file name them.
 STAGES = (
-    *("dedup", "filter", "remix", "tokenize train", "tokenize encode", "tokenize decode", "pretrain", "sft"),
-    *(
-        "dpo",
-        "eval",
-        "generate",
-        "chat",
-        "fit-scaling plan",
-        "fit-scaling fit",
-        "fit-scaling predict",
-        "report",
-    ),
+    "dedup",
+    "filter",
+    "remix",
+    "tokenize train",
+    "tokenize encode",
+    "tokenize decode",
+    "pretrain",
+    "sft",
+    "dpo",
+    "eval",
+    "generate",
+    "chat",
+    "fit-scaling plan",
+    "fit-scaling fit",
+    "fit-scaling predict",
+    "report",
 )
 
 Kind = Literal["int", "float", "str", "bool", "strs"]
