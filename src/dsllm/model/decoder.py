@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from dsllm.kernels.attention import attention, cached_attention
 from dsllm.kernels.backend import Backend
+from dsllm.kernels.cached_rows import attend_rows, norm_rows, plan_rows, store_rows, suits_rows
 from dsllm.kernels.decode_attention import PagePlan, decode_attention, plan_pages
 from dsllm.kernels.rms_norm import rms_norm
 from dsllm.model.cache import PAGE_TOKENS, PagedCache
@@ -23,6 +24,8 @@ from dsllm.model.products import (
 )
 from dsllm.model.rope import rope_tables
 from dsllm.model.transformer import Block, Transformer
+
+MAX_LOOP_TOKENS = 1024  # of one text at once; for more, torch's fused attention is as fast
 
 Pages = tuple[Tensor, Tensor]  # a layer's keys and values
 
@@ -103,6 +106,7 @@ class Decoder:
         self.gain = model.model.norm.weight.detach()
         self.backend: Backend = model.backend
         self.min_rows = MIN_PACKED_ROWS if layout == "packed" else 1
+        self._has_loops = self.backend == "auto" and suits_rows(self.embedding, self.config.head_dim)
         positions = torch.arange(self.config.seq_len, device=self.device)[None]
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
         self._cos, self._sin = torch.cat((cos, cos), -1)[0], torch.cat((-sin, sin), -1)[0]
@@ -130,6 +134,8 @@ class Decoder:
         Returns:
             For each part the logits of the token after its last, fp32, shape (n_parts, vocab_size).
         """
+        if self._has_loops and max(len(part.tokens) for part in parts) <= MAX_LOOP_TOKENS:
+            return self._read_rows(parts, cache)
         order = sorted(range(len(parts)), key=lambda index: _rank(parts[index]))
         ordered = [parts[index] for index in order]
         step = self._make_step(ordered, tuple(map(self._make_copy, _copying(parts))))
@@ -146,6 +152,39 @@ class Decoder:
         x = self._carry(x, self.layers[-1], cached[-1], step, rows)
         hidden = rms_norm(x, self.gain, self.config.rms_norm_eps, backend=self.backend)
         return self.output(hidden)[: len(parts)].float()
+
+    def _read_rows(self, parts: Sequence[Part], cache: PagedCache) -> Tensor:
+        """Do what `read` does by compiled loops."""
+        config, eps = self.config, self.config.rms_norm_eps
+        reaches = [range(part.n_cached, part.n_cached + len(part.tokens)) for part in parts]
+        tokens = [token for part in parts for token in part.tokens]
+        position = torch.tensor([at for reach in reaches for at in reach])
+        ends = torch.tensor([len(reach) for reach in reaches]).cumsum(0) - 1
+        n_rows = max(len(tokens), self.min_rows)
+        plan = plan_rows(
+            [part.pages for part in parts],
+            reaches,
+            PAGE_TOKENS,
+            turns=torch.cat((self._cos[position], self._sin[position]), dim=1),
+            mixed=torch.zeros(n_rows, config.n_heads, config.head_dim),
+        )
+        x = functional.embedding(
+            functional.pad(torch.tensor(tokens), (0, n_rows - len(tokens))), self.embedding
+        )
+        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
+            heads = layer.qkv(norm_rows(x, layer.input_gain, eps)).view(n_rows, -1, config.head_dim)
+            store_rows(heads, keys, values, plan)
+            for part in _copying(parts):
+                own, n_copied = part.pages[part.n_cached // PAGE_TOKENS], part.n_copied
+                keys[own, :, :n_copied] = keys[part.copied_page, :, :n_copied]
+                values[own, :, :n_copied] = values[part.copied_page, :, :n_copied]
+            mixed = attend_rows(heads, keys, values, plan).flatten(1)
+            if layer is self.layers[-1] and len(tokens) > len(parts):
+                rows = functional.pad(ends, (0, max(self.min_rows - len(parts), 0)))
+                mixed, x = mixed.index_select(0, rows), x.index_select(0, rows)
+            x = layer.output.plus(mixed, x)
+            x = layer.down.plus(layer.gated(norm_rows(x, layer.mlp_gain, eps), self.backend), x)
+        return self.output(norm_rows(x, self.gain, eps))[: len(parts)].float()
 
     def _carry(
         self, x: Tensor, layer: _Layer, cached: Pages, step: _Step, rows: Tensor | None = None

@@ -6,6 +6,7 @@ folder to keep it in, or where a symbol is missing that the code asks for, numba
 
 import functools
 import hashlib
+import importlib
 import os
 import sys
 import tempfile
@@ -42,22 +43,20 @@ def compiled(function: F) -> F:
 
 
 def instruction(function: F) -> F:
-    """Name a function that only compiled code can call: `vector_llvm.py` says what it becomes."""
+    """Name a function that only compiled code can call: `MODULE_llvm.py` says what it becomes."""
     return cast(F, Instruction(function))
 
 
 class Instruction:
-    """A function of that name in `vector_llvm.py`."""
+    """A function of that name in the module beside its own whose name ends with `_llvm`."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._name = function.__name__
+        self._name, self._module = function.__name__, f"{function.__module__}_llvm"
 
     @functools.cached_property
     def intrinsic(self) -> Any:
         """What numba takes for it."""
-        from dsllm.text import vector_llvm
-
-        return getattr(vector_llvm, self._name)
+        return getattr(importlib.import_module(self._module), self._name)
 
 
 class Compiled:
