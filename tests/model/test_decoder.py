@@ -30,7 +30,7 @@ def read_all(decoder, tokens, cuts):
 def test_every_layout_gives_the_logits_of_the_model(tiny_config, monkeypatch, layout, is_tied):
     monkeypatch.setattr(products, "MIN_PACKED_NUMBERS", 0 if layout == "packed" else 1 << 40)
     monkeypatch.setattr(products, "MAX_COPIED_BYTES", 0 if layout == "apart" else 1 << 40)
-    model = make_model(dataclasses.replace(tiny_config, tie_embeddings=is_tied))
+    model = make_model(dataclasses.replace(tiny_config, tie_embeddings=is_tied), "torch")
     decoder = Decoder(model)
     assert decoder.output.is_packed == (layout == "packed")
     cuts = [1, 2, 20, 33, 34, 45]

@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from dsllm.kernels.attention import attention, cached_attention
 from dsllm.kernels.backend import Backend
-from dsllm.kernels.cached_rows import attend_rows, norm_rows, plan_rows, store_rows, suits_rows
 from dsllm.kernels.decode_attention import PagePlan, decode_attention, plan_pages
+from dsllm.kernels.panels import NewRows, PanelLayer, Panels, PanelShape, suits_panels
 from dsllm.kernels.rms_norm import rms_norm
 from dsllm.model.cache import PAGE_TOKENS, PagedCache
 from dsllm.model.products import (
@@ -24,8 +24,6 @@ from dsllm.model.products import (
 )
 from dsllm.model.rope import rope_tables
 from dsllm.model.transformer import Block, Transformer
-
-MAX_LOOP_TOKENS = 1024  # of one text at once; for more, torch's fused attention is as fast
 
 Pages = tuple[Tensor, Tensor]  # a layer's keys and values
 
@@ -98,15 +96,18 @@ class Decoder:
 
     def __init__(self, model: Transformer) -> None:
         self.config = model.config
+        self.backend: Backend = model.backend
         layout = choose_layout(list(model.parameters()), self.config.d_model * self.config.d_ff)
+        is_suited = self.backend == "auto" and suits_panels(model.output_weight, self.config.head_dim)
+        self._panels = _make_panels(model) if layout != "apart" and is_suited else None
+        if self._panels is not None:
+            layout = "apart"
         self.embedding = model.model.embed_tokens.weight.detach()
         with torch.no_grad():
             self.layers = [_prepare(block, layout) for block in model.layers]
             self.output = make_product([model.output_weight], layout)
         self.gain = model.model.norm.weight.detach()
-        self.backend: Backend = model.backend
         self.min_rows = MIN_PACKED_ROWS if layout == "packed" else 1
-        self._has_loops = self.backend == "auto" and suits_rows(self.embedding, self.config.head_dim)
         positions = torch.arange(self.config.seq_len, device=self.device)[None]
         cos, sin = rope_tables(positions, self.config.head_dim, self.config.rope_theta)
         self._cos, self._sin = torch.cat((cos, cos), -1)[0], torch.cat((-sin, sin), -1)[0]
@@ -134,8 +135,8 @@ class Decoder:
         Returns:
             For each part the logits of the token after its last, fp32, shape (n_parts, vocab_size).
         """
-        if self._has_loops and max(len(part.tokens) for part in parts) <= MAX_LOOP_TOKENS:
-            return self._read_rows(parts, cache)
+        if self._panels is not None:
+            return self._read_panels(self._panels, parts, cache)
         order = sorted(range(len(parts)), key=lambda index: _rank(parts[index]))
         ordered = [parts[index] for index in order]
         step = self._make_step(ordered, tuple(map(self._make_copy, _copying(parts))))
@@ -153,38 +154,23 @@ class Decoder:
         hidden = rms_norm(x, self.gain, self.config.rms_norm_eps, backend=self.backend)
         return self.output(hidden)[: len(parts)].float()
 
-    def _read_rows(self, parts: Sequence[Part], cache: PagedCache) -> Tensor:
+    def _read_panels(self, panels: Panels, parts: Sequence[Part], cache: PagedCache) -> Tensor:
         """Do what `read` does by compiled loops."""
-        config, eps = self.config, self.config.rms_norm_eps
         reaches = [range(part.n_cached, part.n_cached + len(part.tokens)) for part in parts]
-        tokens = [token for part in parts for token in part.tokens]
         position = torch.tensor([at for reach in reaches for at in reach])
-        ends = torch.tensor([len(reach) for reach in reaches]).cumsum(0) - 1
-        n_rows = max(len(tokens), self.min_rows)
-        plan = plan_rows(
-            [part.pages for part in parts],
-            reaches,
-            PAGE_TOKENS,
-            turns=torch.cat((self._cos[position], self._sin[position]), dim=1),
-            mixed=torch.zeros(n_rows, config.n_heads, config.head_dim),
+        half = self.config.head_dim // 2
+        rows = NewRows(
+            tokens=[token for part in parts for token in part.tokens],
+            reaches=reaches,
+            pages_of=[part.pages for part in parts],
+            turns=torch.cat((self._cos[position][..., half:], self._sin[position][..., half:]), dim=1),
+            copies=[
+                (part.copied_page, part.pages[part.n_cached // PAGE_TOKENS], part.n_copied)
+                for part in parts
+                if part.copied_page is not None
+            ],
         )
-        x = functional.embedding(
-            functional.pad(torch.tensor(tokens), (0, n_rows - len(tokens))), self.embedding
-        )
-        for layer, keys, values in zip(self.layers, cache.keys, cache.values, strict=True):
-            heads = layer.qkv(norm_rows(x, layer.input_gain, eps)).view(n_rows, -1, config.head_dim)
-            store_rows(heads, keys, values, plan)
-            for part in _copying(parts):
-                own, n_copied = part.pages[part.n_cached // PAGE_TOKENS], part.n_copied
-                keys[own, :, :n_copied] = keys[part.copied_page, :, :n_copied]
-                values[own, :, :n_copied] = values[part.copied_page, :, :n_copied]
-            mixed = attend_rows(heads, keys, values, plan).flatten(1)
-            if layer is self.layers[-1] and len(tokens) > len(parts):
-                rows = functional.pad(ends, (0, max(self.min_rows - len(parts), 0)))
-                mixed, x = mixed.index_select(0, rows), x.index_select(0, rows)
-            x = layer.output.plus(mixed, x)
-            x = layer.down.plus(layer.gated(norm_rows(x, layer.mlp_gain, eps), self.backend), x)
-        return self.output(norm_rows(x, self.gain, eps))[: len(parts)].float()
+        return panels.read(self.embedding, rows, cache.keys, cache.values)
 
     def _carry(
         self, x: Tensor, layer: _Layer, cached: Pages, step: _Step, rows: Tensor | None = None
@@ -321,3 +307,28 @@ def _prepare(block: Block, layout: Layout) -> _Layer:
         gated=make_gated(mlp.gate_proj.weight, mlp.up_proj.weight, layout),
         down=make_product([mlp.down_proj.weight], layout),
     )
+
+
+def _make_panels(model: Transformer) -> Panels:
+    config = model.config
+    shape = PanelShape(
+        d_model=config.d_model,
+        n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        vocab_size=config.vocab_size,
+        eps=config.rms_norm_eps,
+    )
+    layers = [
+        PanelLayer(
+            input_gain=block.input_layernorm.weight,
+            qkv=[getattr(block.self_attn, f"{name}_proj").weight for name in "qkv"],
+            output=block.self_attn.o_proj.weight,
+            mlp_gain=block.post_attention_layernorm.weight,
+            gate=block.mlp.gate_proj.weight,
+            up=block.mlp.up_proj.weight,
+            down=block.mlp.down_proj.weight,
+        )
+        for block in model.layers
+    ]
+    return Panels(shape, layers, model.model.norm.weight, model.output_weight)

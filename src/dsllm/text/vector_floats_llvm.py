@@ -6,27 +6,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
-from dsllm.text.vector_floats import GROUP, LANES
+from dsllm.text.vector_floats import BLOCK, GROUP
 
 _INDEX, _PLACE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
-_BLOCK = ir.VectorType(_FLOAT, LANES)
-_ZEROS = ir.Constant(_BLOCK, [0.0] * LANES)
-
-
-@intrinsic
-def sum_products(typing_context, one, one_index, two, two_index, n_blocks):
-    """Add up 16 sums side by side, and these at the end."""
-
-    def generate(context, builder, signature, arguments):
-        rows = [_at(context, builder, signature, arguments, index) for index in (0, 2)]
-        with _loop(builder, arguments[4], [_ZEROS]) as (block, (sums,), following):
-            place = builder.mul(block, _INDEX(LANES))
-            one_block, two_block = (_load(builder, builder.gep(row, [place])) for row in rows)
-            following.append(_multiply_add(builder, one_block, two_block, sums))
-        return builder.extract_element(_halve(builder, following[0], 1), _PLACE(0))
-
-    return types.float32(one, types.int64, two, types.int64, types.int64), generate
+_BLOCK = ir.VectorType(_FLOAT, BLOCK)
+_ZEROS = ir.Constant(_BLOCK, [0.0] * BLOCK)
+_AHEAD = 1024  # numbers: a page, at whose end the processor's own prefetching ends
+_SPINS = 4096  # looks at the others before the processor is offered to somebody else
 
 
 @intrinsic
@@ -36,7 +24,7 @@ def multiply_rows(typing_context, one, one_index, rows, rows_index, n_blocks, n_
     def generate(context, builder, signature, arguments):
         one_row, first_row, target = (_at(context, builder, signature, arguments, i) for i in (0, 2, 6))
         n_blocks, n_groups = arguments[4:6]
-        n_numbers = builder.mul(n_blocks, _INDEX(LANES))
+        n_numbers = builder.mul(n_blocks, _INDEX(BLOCK))
         with _loop(builder, n_groups, []) as (group, _, _):
             number = builder.mul(group, _INDEX(GROUP))
             rows = [
@@ -44,7 +32,7 @@ def multiply_rows(typing_context, one, one_index, rows, rows_index, n_blocks, n_
                 for row in range(GROUP)
             ]
             with _loop(builder, n_blocks, [_ZEROS] * GROUP) as (block, sums, following):
-                place = builder.mul(block, _INDEX(LANES))
+                place = builder.mul(block, _INDEX(BLOCK))
                 own = _load(builder, builder.gep(one_row, [place]))
                 for row, before in zip(rows, sums, strict=True):
                     other = _load(builder, builder.gep(row, [place]))
@@ -83,6 +71,87 @@ def add_weighted_rows(
     return types.none(weights, index, rows, index, index, index, out, index), generate
 
 
+def _make_multiply_panel(lanes):
+    """Keep a vector of `lanes` sums for each of 16 columns."""
+    kind = ir.VectorType(_FLOAT, lanes)
+
+    @intrinsic
+    def multiply_panel(typing_context, panel, panel_index, x, x_index, n_inputs, out, out_index):
+        def generate(context, builder, signature, arguments):
+            columns, rows, target = (_at(context, builder, signature, arguments, i) for i in (0, 2, 5))
+            zeros = ir.Constant(kind, [0.0] * lanes)
+            with _loop(builder, arguments[4], [zeros] * BLOCK) as (number, sums, following):
+                own = builder.gep(columns, [builder.mul(number, _INDEX(BLOCK))])
+                _prefetch(builder, builder.gep(own, [_INDEX(_AHEAD)]))
+                inputs = _load(builder, builder.gep(rows, [builder.mul(number, _INDEX(lanes))]), kind)
+                for column, before in enumerate(sums):
+                    weight = _spread(builder, builder.load(builder.gep(own, [_INDEX(column)])), lanes)
+                    following.append(_multiply_add(builder, weight, inputs, before))
+            for column, total in enumerate(following):
+                _store(builder, total, builder.gep(target, [_INDEX(column * lanes)]))
+            return context.get_dummy_value()
+
+        index = types.int64
+        return types.none(panel, index, x, index, index, out, index), generate
+
+    return multiply_panel
+
+
+multiply_panel_4, multiply_panel_8, multiply_panel_16 = map(_make_multiply_panel, (4, 8, 16))
+
+
+@intrinsic
+def floats_at(typing_context, address, n):
+    """Make an array of somebody else's memory."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.return_type)(context, builder)
+        populate_array(
+            array,
+            data=builder.inttoptr(arguments[0], _FLOAT.as_pointer()),
+            shape=[arguments[1]],
+            strides=[_INDEX(4)],
+            itemsize=_INDEX(4),
+            meminfo=None,
+        )
+        return array._getvalue()
+
+    return types.Array(types.float32, 1, "C")(types.int64, types.int64), generate
+
+
+@intrinsic
+def meet(typing_context, meeting, n_threads):
+    """Count arrivals; the last of each round lets all go on."""
+
+    def generate(context, builder, signature, arguments):
+        n_threads = arguments[1]
+        count = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        arrived = builder.atomic_rmw("add", count, _INDEX(1), "acq_rel")
+        wanted = builder.mul(builder.add(builder.udiv(arrived, n_threads), _INDEX(1)), n_threads)
+        before = builder.block
+        look, wait, offer, behind = (
+            builder.append_basic_block(name) for name in ("look", "wait", "offer", "on")
+        )
+        builder.branch(look)
+        builder.position_at_end(look)
+        n_looks = builder.phi(_INDEX)
+        next_look = builder.add(n_looks, _INDEX(1))
+        is_full = builder.icmp_signed(">=", builder.load_atomic(count, "acquire", 8), wanted)
+        builder.cbranch(is_full, behind, wait)
+        builder.position_at_end(wait)
+        builder.cbranch(builder.icmp_signed("<", next_look, _INDEX(_SPINS)), look, offer)
+        builder.position_at_end(offer)
+        kind = ir.FunctionType(_PLACE, [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        builder.branch(look)
+        for block, value in ((before, _INDEX(0)), (wait, next_look), (offer, next_look)):
+            n_looks.add_incoming(value, block)
+        builder.position_at_end(behind)
+        return context.get_dummy_value()
+
+    return types.none(meeting, types.int64), generate
+
+
 @contextmanager
 def _loop(builder, n, values):
     """Run the block `n` times; it gets the count and values, and puts these for the next time into a list."""
@@ -108,8 +177,8 @@ def _at(context, builder, signature, arguments, index):
     return builder.gep(data, [arguments[index + 1]])
 
 
-def _load(builder, place):
-    loaded = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
+def _load(builder, place, kind=_BLOCK):
+    loaded = builder.load(builder.bitcast(place, kind.as_pointer()))
     loaded.align = 4
     return loaded
 
@@ -119,14 +188,21 @@ def _store(builder, value, place):
 
 
 def _multiply_add(builder, one, two, added):
-    kind = ir.FunctionType(_BLOCK, [_BLOCK] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
+    kind = ir.FunctionType(one.type, [one.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{one.type.count}f32")
     return builder.call(function, [one, two, added])
 
 
-def _spread(builder, number):
-    first = builder.insert_element(ir.Constant(_BLOCK, ir.Undefined), number, _PLACE(0))
-    return _pick(builder, first, first, [0] * LANES)
+def _prefetch(builder, place):
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _PLACE, _PLACE, _PLACE])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(place, byte), _PLACE(0), _PLACE(3), _PLACE(1)])
+
+
+def _spread(builder, number, n=BLOCK):
+    first = builder.insert_element(ir.Constant(ir.VectorType(_FLOAT, n), ir.Undefined), number, _PLACE(0))
+    return _pick(builder, first, first, [0] * n)
 
 
 def _pick(builder, one, two, places):
