@@ -15,6 +15,7 @@ from dsllm.stages.eval.config import EvalConfig
 from dsllm.stages.eval.questions import Question, build_questions
 from dsllm.stages.eval.scores import Sample, summarise
 from dsllm.stages.eval.task import Task, find_task
+from dsllm.text.compiled import announce_compiling
 
 if TYPE_CHECKING:
     from dsllm.stages.eval.exam import Examiner
@@ -61,7 +62,8 @@ def run(
     ) as out:
         examiner = make_examiner(model, encoder, config)
         summaries = []
-        with reporter.bar("eval", total=sum(len(paper.questions) for paper in papers), unit="items") as bar:
+        n_items = sum(len(paper.questions) for paper in papers)
+        with announce_compiling(reporter.say), reporter.bar("eval", total=n_items, unit="items") as bar:
             for paper in papers:
                 samples = _ask(paper, examiner, config, out.scratch, bar)
                 with out.create(paper.samples_name, n_items=len(samples)) as file:

@@ -8,6 +8,7 @@ from dsllm.config import RunOptions
 from dsllm.progress import Reporter
 from dsllm.stages.generate.config import ChatConfig
 from dsllm.stages.generate.run import one_model
+from dsllm.text.compiled import announce_compiling
 
 RESET = "/reset"
 
@@ -27,24 +28,25 @@ def run(
         reporter.say(f"chatting with {inputs[0]}: Ctrl-D ends, {RESET} begins anew")
     beginning = [{"role": "system", "content": config.system}] if config.system else []
     messages, n_turns = list(beginning), 0
-    for line in _read_lines(is_terminal=is_terminal):
-        if line.strip() == RESET:
-            messages = list(beginning)
-            reporter.say("forgotten")
-            continue
-        if not line.strip():
-            continue
-        messages.append({"role": "user", "content": line})
-        answer = ""
-        for piece in speaker.answer(messages, turn=n_turns):
-            shown = piece if answer else piece.removeprefix(" ")
-            sys.stdout.write(shown)
+    with announce_compiling(reporter.say):
+        for line in _read_lines(is_terminal=is_terminal):
+            if line.strip() == RESET:
+                messages = list(beginning)
+                reporter.say("forgotten")
+                continue
+            if not line.strip():
+                continue
+            messages.append({"role": "user", "content": line})
+            answer = ""
+            for piece in speaker.answer(messages, turn=n_turns):
+                shown = piece if answer else piece.removeprefix(" ")
+                sys.stdout.write(shown)
+                sys.stdout.flush()
+                answer += shown
+            sys.stdout.write("\n")
             sys.stdout.flush()
-            answer += shown
-        sys.stdout.write("\n")
-        sys.stdout.flush()
-        messages.append({"role": "assistant", "content": answer})
-        n_turns += 1
+            messages.append({"role": "assistant", "content": answer})
+            n_turns += 1
     return {"n_turns": n_turns}
 
 

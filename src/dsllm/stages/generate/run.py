@@ -10,6 +10,7 @@ from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, DocumentError
 from dsllm.progress import Reporter
 from dsllm.stages.generate.config import GenerateConfig
+from dsllm.text.compiled import announce_compiling
 
 if TYPE_CHECKING:
     from dsllm.model.generate import Prompt
@@ -44,12 +45,13 @@ def run(
     speaker = load_speaker(one_model(inputs), config)
     prompts = [config.prompt] if config.prompt is not None else _read_prompts(is_json=is_json)
     n_prompts = n_tokens = 0
-    for result in continue_prompts(speaker, prompts, config):
-        n_tokens += result["n_tokens"]
-        line = orjson.dumps(result).decode() if is_json else result["completion"]
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        n_prompts += 1
+    with announce_compiling(reporter.say):
+        for result in continue_prompts(speaker, prompts, config):
+            n_tokens += result["n_tokens"]
+            line = orjson.dumps(result).decode() if is_json else result["completion"]
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+            n_prompts += 1
     return {"n_prompts": n_prompts // config.n_samples, "n_tokens": n_tokens}
 
 
