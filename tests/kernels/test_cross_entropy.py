@@ -14,6 +14,7 @@ def small_chunks(monkeypatch):
     """Six tokens at a time, half of d_model: the last chunk of 19 that count is short."""
     monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * VOCAB_SIZE)
     monkeypatch.setattr(module, "MIN_CHUNK_TOKENS", 5)
+    monkeypatch.setattr(module, "NEAR_NUMBERS", 7 * D_MODEL)  # of the weight's 50 rows seven at a time
 
 
 def random_inputs(device, dtype=torch.float32):

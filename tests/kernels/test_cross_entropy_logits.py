@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from dsllm.kernels import cross_entropy_logits as module
 from dsllm.kernels.checks import losses
 from dsllm.kernels.cross_entropy_logits import (
     cross_entropy_formula,
@@ -140,3 +141,18 @@ def test_what_cannot_be_overwritten_is_refused():
         cross_entropy_in_place(torch.zeros(1, 3).expand(2, 3), targets)
     with pytest.raises(ValueError, match=r"targets \(2,\)"):
         cross_entropy_in_place(torch.zeros(1, 3), targets)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("has_upstream", [False, True])
+def test_rows_at_a_time_are_bit_equal_to_all_at_once(dtype, has_upstream, monkeypatch):
+    found = []
+    for n_near in (1000, 3, 1):  # rows: all seven, three, three and one, one by one
+        monkeypatch.setattr(module, "NEAR_LOGITS", 50 * n_near)
+        logits, targets = random_inputs("cpu", dtype=dtype)
+        upstream = torch.arange(1.0, 8.0) if has_upstream else None
+        losses = overwrite_with_gradient(logits, targets, upstream=upstream, z_loss=1e-3, backend="torch")
+        found.append((losses, logits))
+    for losses, logits in found[1:]:
+        assert torch.equal(losses, found[0][0])
+        assert torch.equal(logits, found[0][1])

@@ -21,6 +21,7 @@ from dsllm.kernels.product import fast_fp32_products, has_wide_products
 
 CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
 MIN_CHUNK_TOKENS = 384
+NEAR_NUMBERS = 2**19  # of the weight's gradient that a CPU adds to at a time
 
 
 def chunk_tokens(vocab_size: int, d_model: int) -> int:
@@ -179,6 +180,7 @@ class _Gradients:
     hidden: Tensor | None  # (n_tokens, d_model)
     weight: Tensor | None  # (vocab_size, d_model)
     is_begun: bool = False
+    product: Tensor | None = None  # room for a chunk's part, where that is rounded
 
     @classmethod
     def zeros(cls, hidden: Tensor, weight: Tensor, needs: Sequence[bool]) -> "_Gradients":
@@ -210,10 +212,11 @@ class _Gradients:
                 out_dtype=self.weight.dtype,
                 out=self.weight,
             )
-        elif self.is_begun:
-            self.weight.add_(grad_logits.T @ rows[chunk])
         else:
-            self.weight.copy_(grad_logits.T @ rows[chunk])
+            if self.product is None:
+                self.product = torch.empty_like(self.weight, dtype=grad_logits.dtype)
+            torch.mm(grad_logits.T, rows[chunk], out=self.product)
+            _add_narrow(self.weight, self.product, is_begun=self.is_begun)
         self.is_begun = True
 
     def finish(self, weight_dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
@@ -222,6 +225,16 @@ class _Gradients:
         if not self.is_begun:
             self.weight.zero_()
         return self.hidden, self.weight.to(weight_dtype)
+
+
+def _add_narrow(total: Tensor, part: Tensor, *, is_begun: bool) -> None:
+    """Add a matrix in fewer bits; on a CPU some rows at a time, whose widened copies stay near."""
+    n_near = max(1, NEAR_NUMBERS // total.shape[1]) if total.device.type == "cpu" else len(total)
+    for own, other in zip(torch.split(total, n_near), torch.split(part, n_near), strict=True):
+        if is_begun:
+            own.add_(other)
+        else:
+            own.copy_(other)
 
 
 def _flatten(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
