@@ -1,6 +1,6 @@
 """Tokens per second beside transformers' `generate`: the same model, dtype, prompts and greedy tokens.
 
-In an environment of its own (transformers 5.23.0, torch 2.13.0, safetensors; dsllm by PYTHONPATH=src):
+In an environment of its own (transformers 5.23.0, torch 2.13.0, safetensors, numba; dsllm by PYTHONPATH=src):
 
     python benchmarks/generate_speed.py [--shape tiny,135m] [--runs 5] [--threads 2]
 

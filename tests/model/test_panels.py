@@ -75,6 +75,22 @@ def test_rows_that_do_not_stay_near_are_read_in_turns(model, monkeypatch):
         torch.testing.assert_close(logits, expect(model, [text[:end]]), **TOLERANCE)
 
 
+def test_a_text_gets_equal_bits_alone_and_among_others(model, monkeypatch):
+    """Every sum of a row is taken in the same order, whatever lies beside it and whoever computes it."""
+    decoder = Decoder(model)
+    texts = [draw(2 + 5 * index, index) for index in range(10)]
+    expected = torch.cat([decoder.read([Part(text, 0, [0, 1])], filled_cache(decoder)) for text in texts])
+    use_threads(monkeypatch, 3)
+    parts = [Part(text, 0, [2 * index, 2 * index + 1]) for index, text in enumerate(texts)]
+    assert torch.equal(decoder.read(parts, filled_cache(decoder)), expected)
+
+
+def filled_cache(decoder):
+    cache = decoder.make_cache(100)
+    cache.take(20)
+    return cache
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_a_copied_page_is_read_as_if_it_were_new(model, monkeypatch, n_threads):
     """The second text begins as the first, whose page the same call fills."""

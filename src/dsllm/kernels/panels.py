@@ -2,7 +2,8 @@
 
 With few rows each operator waits for the memory, or costs more to call than to compute. Here each thread goes
 through the whole model in one call. A panel holds the weights of 16 outputs, input by input, as the products
-read them: once, however many rows there are. `decoder.py` does the same by torch's operators.
+read them: once, however many rows there are. A row's results are the same bits whatever lies beside it and
+however many threads there are. `decoder.py` does the same by torch's operators.
 """
 
 import mmap
