@@ -104,6 +104,47 @@ def test_recurring_words_are_those_defined(document):
     compare([document], ["en"])
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["a ", "bb ", "ccc. ", "的", "文", "x\n", *(f"w{n} " for n in range(60))]),
+        max_size=200,
+    )
+    .map("".join)
+    .filter(len),
+    st.sampled_from(["word", "term"]),
+    st.floats(0, 0.6),
+    st.floats(0, 0.6),
+)
+def test_what_is_not_counted_is_within_its_limit(document, kind, top, duplicate):
+    grams = [
+        name for name in NAMES if name.endswith("_gram_char_frac" if kind == "word" else "_term_char_frac")
+    ]
+    most = {name: top if name.startswith("top_") else duplicate for name in grams}
+    joined, wanted = Texts.join([document.encode()]), np.ones(1, bool)
+    exact = measure(joined, ["en"], grams, wanted)[0]
+    found = measure(joined, ["en"], grams, wanted, most)[0]
+    if np.isnan(found).any():  # left out together
+        assert np.isnan(found).all()
+        assert all(value <= most[name] for name, value in zip(grams, exact, strict=True))
+    else:
+        np.testing.assert_array_equal(found, exact)
+
+
+def test_prose_is_not_counted_and_repetition_is():
+    names = ["top_2_gram_char_frac", "duplicate_5_gram_char_frac", "duplicate_10_gram_char_frac"]
+    most = dict.fromkeys(names, 0.2)
+    prose = " ".join(f"w{n * n % 5003}" for n in range(3000))
+    repeated = " ".join(f"w{n % 1000}" for n in range(3000))
+    found = measure(
+        Texts.join([prose.encode(), repeated.encode()]), ["en"] * 2, names, np.ones(2, bool), most
+    )
+    assert np.isnan(found).all(axis=1).tolist() == [True, False]
+    # all three thousand words but the first thousand, out of their characters and a space behind each but one
+    chars = [len(f"w{n}") for n in range(1000)]
+    assert found[1, 1] == 2 * sum(chars) / (3 * sum(chars) + 2999)
+
+
 def test_only_wanted_texts_are_measured():
     wanted = np.array([False, True, False])
     compare(["one two", "three four", "five"], ["en"] * 3, wanted)

@@ -4,8 +4,9 @@ What is counted of a text is the same for every language but for the stop words 
 line; a feature is a count over another one. Parts that no feature asks for are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 from dsllm.text import features as definition
 from dsllm.text import lines_compiled as lines
 from dsllm.text import marks_compiled as marks
-from dsllm.text import term_features
 from dsllm.text import terms_compiled as terms
 from dsllm.text import words_compiled as words
 from dsllm.text.compiled import compiled
+from dsllm.text.gram_limits_compiled import N_LIMITS, may_exceed
 from dsllm.text.grams_compiled import MAX_N, MAX_TOP_N, MIN_DUPLICATE_N, measure_grams
-from dsllm.text.lines_compiled import N_LINE_COUNTS, measure_lines, next_line_end
+from dsllm.text.lines_compiled import N_LINE_COUNTS, line_kinds, measure_lines, next_line_end
 from dsllm.text.marks_compiled import N_MARKS, count_marks, find_phrases, phrase_table
 from dsllm.text.scan_compiled import word_tables
 from dsllm.text.shingles_compiled import MAX_WORDS, make_room
@@ -40,6 +41,7 @@ _OF_TERMS = 2 * (MAX_N + 1)
 _LOREM, _JAVASCRIPT, _POLICY = range(3)
 
 Counts = NDArray[np.float64]
+NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -144,47 +146,78 @@ def is_quick(name: str) -> bool:
 
 
 def measure(
-    texts: Texts, languages: Sequence[str], names: Sequence[str], wanted: NDArray[np.bool_]
+    texts: Texts,
+    languages: Sequence[str],
+    names: Sequence[str],
+    wanted: NDArray[np.bool_],
+    most: Mapping[str, float] = NO_LIMITS,
 ) -> NDArray[np.float64]:
     """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted.
 
     Equal to those of `features.py` with the text's language, but that phrases are found in any case of ASCII
-    letters only.
+    letters only. Features of n-grams that are surely at most what `most` says may be NaN, which saves the
+    counting.
     """
     needs: frozenset[str] = frozenset().union(*(FEATURES[name].needs for name in names))
     counts = np.zeros((len(texts.ends), _N_COUNTS))
-    max_n, max_term_n = (
-        max((int(need.split()[0]) for need in needs if need.endswith(f" {kind}")), default=0)
-        for kind in ("words", "terms")
-    )
-    numbers, stop_words = words.stop_word_tables()
+    numbers, stop_words, stop_factor = words.stop_word_tables()
     language = np.array([numbers.get(each, words.NO_LANGUAGE) for each in languages], np.int64)
     cjk, limit = definition.SHORT_LINE_CJK_CHARS, definition.SHORT_LINE_CHARS
     short_chars = np.array([cjk if each in ("zh", "ja") else limit for each in languages], np.int64)
+    has_raw = any("_raw_line_" in name for name in names)
+    are_few = np.zeros((2, len(texts.ends)), bool)  # the n-grams of words, of terms
     _measure(
         texts.data, texts.ends, wanted, language, short_chars,
-        "marks" in needs, "lines" in needs, "phrases" in needs, "words" in needs, max_n,
+        "marks" in needs, "lines" in needs, has_raw, "phrases" in needs, "words" in needs,
+        _greatest_n(needs, "words"), _limits(names, "words", most),
         *phrase_table(((definition.LOREM_IPSUM,), (definition.JAVASCRIPT,), definition.POLICY_PHRASES)),
-        _codes(definition.BULLETS), _codes(definition.TERMINALS), _codes(definition.CLOSERS),
-        _codes(term_features.STOPS),
-        stop_words, *word_tables(), words.alphabetic_characters(), counts,
+        line_kinds(), stop_words, np.uint64(stop_factor), *word_tables(), words.alphabetic_characters(),
+        counts, are_few[0],
     )  # fmt: skip
     if "terms" in needs:
-        _measure_by_terms(texts.data, texts.ends, wanted, max_term_n, *terms.term_tables(), counts)
+        _measure_by_terms(
+            texts.data, texts.ends, wanted, _greatest_n(needs, "terms"), _limits(names, "terms", most),
+            *terms.term_tables(), counts, are_few[1],
+        )  # fmt: skip
     found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
+    for at, name in enumerate(names):
+        for kind, is_few in zip(("words", "terms"), are_few, strict=True):
+            if n_of_grams(name, kind):
+                found[is_few, at] = np.nan
     found[~wanted] = np.nan
     return found
 
 
-def _codes(characters: Sequence[str]) -> NDArray[np.int64]:
-    return np.array([ord(each) for each in characters], np.int64)
+def n_of_grams(name: str, kind: str) -> int:
+    """Give the n of a feature made of n-grams of "words" or "terms"; 0 for another one."""
+    return next((int(need.split()[0]) for need in FEATURES[name].needs if need.endswith(f" {kind}")), 0)
+
+
+def _limits(names: Sequence[str], kind: str, most: Mapping[str, float]) -> NDArray[np.float64]:
+    """Give the limits as `may_exceed` takes them; below zero where all must be counted."""
+    limits = np.array([np.inf, np.inf, 0, np.inf])
+    for name in names:
+        n = n_of_grams(name, kind)
+        if not n:
+            continue
+        if name not in most:
+            return np.full(N_LIMITS, -1.0)
+        at = 3 if name.startswith("duplicate_") else 0 if n == 2 else 1
+        limits[at] = min(limits[at], most[name])
+        if at == 3:
+            limits[2] = min(limits[2], n) if limits[2] else n
+    return limits
+
+
+def _greatest_n(needs: frozenset[str], kind: str) -> int:
+    return max((int(need.split()[0]) for need in needs if need.endswith(f" {kind}")), default=0)
 
 
 @compiled
 def _measure(
-    data, ends, wanted, languages, short_chars, has_marks, has_lines, has_phrases, has_words, max_n,
-    anchors, anchor_ends, phrases, phrase_ends, groups, bullets, terminals, closers,
-    stops, stop_words, classes, folding, alphabetic, counts,
+    data, ends, wanted, languages, short_chars, has_marks, has_lines, has_raw, has_phrases, has_words, max_n,
+    limits, anchors, anchor_ends, phrases, phrase_ends, groups, line_kinds, stop_words, stop_factor, classes,
+    folding, alphabetic, counts, are_few,
 ):  # fmt: skip
     folded, edges, _parts, state = make_room(ends)
     longest, grams, hashes, chars_before = _make_gram_room(ends)
@@ -205,10 +238,7 @@ def _measure(
             row[_MARKS : _MARKS + N_MARKS] = mark_counts
         if has_lines:
             line_counts[:] = 0
-            measure_lines(
-                data, start, end, short_chars[text], bullets, terminals, closers, stops, room, folded,
-                line_counts,
-            )  # fmt: skip
+            measure_lines(data, start, end, short_chars[text], line_kinds, has_raw, room, line_counts)
             row[_LINES : _LINES + N_LINE_COUNTS] = line_counts
         row[_TEXT_CHARS] = mark_counts[marks.CHARS] - line_counts[lines.LINE_FEEDS]
         if has_phrases:
@@ -217,19 +247,18 @@ def _measure(
             )
             _count_phrases(data, end, hits[:n_hits], hit_groups, row[_PHRASES : _PHRASES + 3])
         if has_words:
-            language = languages[text]
             measure_words(
-                data, start, end, stop_words[language if language >= 0 else 0, : 256 * (language >= 0)],
-                state, folded, edges, classes, folding, alphabetic, hashes, chars_before, word_counts,
+                data, start, end, stop_words[languages[text]], stop_factor, state, folded, edges, classes,
+                folding, alphabetic, hashes, chars_before, word_counts,
             )  # fmt: skip
             row[_WORDS : _WORDS + N_WORD_COUNTS] = word_counts
-            _count_grams(hashes, chars_before, word_counts[0], max_n, grams, row, 0)
+            are_few[text] = _count_grams(hashes, chars_before, word_counts[0], max_n, limits, grams, row, 0)
         start = end
 
 
 @compiled
 def _measure_by_terms(
-    data, ends, wanted, max_n, term_classes, known_filter, known, cuts, stop_terms, counts
+    data, ends, wanted, max_n, limits, term_classes, known_filter, known, cuts, stop_terms, counts, are_few
 ):  # fmt: skip
     """Count the terms; a function of its own, since most runs need none and compiling takes long."""
     longest, grams, hashes, chars_before = _make_gram_room(ends)
@@ -246,7 +275,9 @@ def _measure_by_terms(
             )  # fmt: skip
             row = counts[text]
             row[_TERMS : _TERMS + N_TERM_COUNTS] = term_counts
-            _count_grams(hashes, chars_before, term_counts[0], max_n, grams, row, _OF_TERMS)
+            are_few[text] = _count_grams(
+                hashes, chars_before, term_counts[0], max_n, limits, grams, row, _OF_TERMS
+            )
         start = end
 
 
@@ -270,14 +301,19 @@ def _make_gram_room(ends):
 
 
 @compiled
-def _count_grams(hashes, chars_before, n_words, max_n, grams, row, offset):
+def _count_grams(hashes, chars_before, n_words, max_n, limits, grams, row, offset):
+    """Count n-grams; tells whether they are so few that this was left out."""
     if max_n == 0:
-        return
+        return False
     room, slots, places, keys = grams
+    n_chars = row[_MARKS + marks.CHARS]
+    if limits[0] >= 0 and not may_exceed(hashes, chars_before, n_words, n_chars, limits, slots, keys):
+        return True
     top, duplicate = np.zeros((MAX_N + 1, 2)), np.zeros((MAX_N + 1, 2))
     measure_grams(hashes, chars_before, n_words, max_n, room, slots, places, keys, top, duplicate)
     row[_TOP + offset : _TOP + offset + _OF_TERMS] = top.ravel()
     row[_DUPLICATE + offset : _DUPLICATE + offset + _OF_TERMS] = duplicate.ravel()
+    return False
 
 
 @compiled

@@ -10,7 +10,7 @@ from dsllm.text.compiled import compiled
 
 MAX_N = 20
 MIN_DUPLICATE_N, MAX_TOP_N = 5, 4
-_STEP = np.uint64(0x9E3779B97F4A7C15)
+FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _ONE = np.uint64(1)
 
 
@@ -62,12 +62,12 @@ def _count_grams(hashes, n_words, n, n_places, room, slots, places, keys):
     mask = np.int64(size - 2)
     room[:size] = 0
     for index in range(n_places):
-        key = (keys[index] ^ keys[index] >> np.uint64(29)) * _STEP + hashes[places[index] + n - 1]
+        key = (keys[index] ^ keys[index] >> np.uint64(29)) * FACTOR + hashes[places[index] + n - 1]
         key ^= key >> np.uint64(32)
         key = max(key, _ONE)
         keys[index] = key
         wanted = np.int64(key)
-        slot = np.int64(key * _STEP >> np.uint64(20)) & mask
+        slot = np.int64(key * FACTOR >> np.uint64(20)) & mask
         while room[slot] != wanted:
             if room[slot] == 0:
                 room[slot] = wanted

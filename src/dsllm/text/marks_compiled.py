@@ -7,22 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsllm.text.compiled import compiled
-from dsllm.text.scan_compiled import decode
-from dsllm.text.vector import (
-    BLOCK_BYTES,
-    count_ones,
-    count_trailing_zeros,
-    load_word,
-    mark_masks,
-    mask_of_run,
-)
+from dsllm.text.vector import BLOCK_BYTES, count_ones, count_trailing_zeros, load_word, mask_of_run
+from dsllm.text.vector_marks import ascii_mark_masks, wide_mark_masks
 
 # What `count_marks` counts: characters, hash signs, opening curly brackets, ellipses as runs, runs of
 # punctuation, runs of what ends a sentence, ellipses as plain counts ("..." and the character), line feeds.
 CHARS, HASHES, CURLY, ELLIPSES, PUNCTUATIONS, SENTENCE_ENDS, DOTS_OR_SIGNS = range(7)
 N_MARKS = 7
 _MIN_DOTS = 3
-_ONE = np.uint64(1)
+_ONE, _LAST = np.uint64(1), np.uint64(63)
 _LOW_BITS = np.uint64(0x0101010101010101)
 _ANCHOR_BYTES = 3
 
@@ -109,80 +102,81 @@ def count_chars(data, start, end):
 
 @compiled
 def count_marks(data, start, end, counts):
-    """Add up what the constants above name, of `data[start:end]`, into `counts`, int64 (N_MARKS,)."""
-    state = np.zeros(
-        4, np.int64
-    )  # in punctuation, in an end, dots so far, ideographic stops so far (-1: signs)
-    place = start
-    while place < end:
-        n_bytes = min(BLOCK_BYTES, end - place)
-        inside = ~np.uint64(0) >> np.uint64(BLOCK_BYTES - n_bytes)
-        high, marks, ends, stops, hashes, curly = mark_masks(data, place)
-        if high & inside:
-            place = _count_by_character(data, place, place + n_bytes, state, counts)
-            continue
-        marks &= inside
-        ends &= inside
+    """Add up what the constants above name, of `data[start:end]`, into `counts`, int64 (N_MARKS,).
+
+    A mark of several bytes sets the bits of all of them, so that marks side by side are one run of bits.
+    """
+    n_dots = np.int64(0)  # the run of stops at the end of the block before
+    run_of_full = np.int64(0)  # the same of ideographic stops, whose last one is at `last_full`
+    last_full = start - 3
+    was_mark = was_end = was_sign = np.uint64(0)  # what the block before has said of its last byte
+    mark_rest = end_rest = sign_rest = np.uint64(0)  # and of those that follow a lead in it
+    for place in range(start, end, BLOCK_BYTES):
+        inside = ~np.uint64(0) >> np.uint64(max(0, BLOCK_BYTES - (end - place)))
+        high, marks, ends, stops, hashes, curly = ascii_mark_masks(data, place)
         stops &= inside
-        counts[CHARS] += n_bytes
         counts[HASHES] += count_ones(hashes & inside)
         counts[CURLY] += count_ones(curly & inside)
-        counts[PUNCTUATIONS] += count_ones(marks & ~(marks << _ONE | np.uint64(state[0])))
-        counts[SENTENCE_ENDS] += count_ones(ends & ~(ends << _ONE | np.uint64(state[1])))
-        state[0] = np.int64(marks >> np.uint64(n_bytes - 1))
-        state[1] = np.int64(ends >> np.uint64(n_bytes - 1))
-        if stops & (stops << _ONE) or stops & _ONE:
-            _count_dots(stops, n_bytes, state, counts)
+        counts[CHARS] += count_ones(inside)
+        signs = np.uint64(0)
+        mark_leads, end_leads = marks, ends
+        if high & inside:
+            followers, wide_marks, wide_ends, full, signs, wide_hashes = wide_mark_masks(data, place)
+            full &= inside
+            signs &= inside
+            counts[CHARS] -= count_ones(followers & inside)
+            counts[HASHES] += count_ones(wide_hashes & inside)
+            counts[DOTS_OR_SIGNS] += count_ones(signs)
+            mark_leads, end_leads = marks | wide_marks, ends | wide_ends
+            marks |= _with_followers(wide_marks) | mark_rest
+            ends |= _with_followers(wide_ends) | end_rest
+            mark_rest, end_rest = _rest_of(wide_marks), _rest_of(wide_ends)
+            while full:
+                at = place + count_trailing_zeros(full)
+                full &= full - _ONE
+                run_of_full = run_of_full + 1 if at == last_full + 3 else np.int64(1)
+                counts[ELLIPSES] += run_of_full == _MIN_DOTS
+                last_full = at
+        counts[PUNCTUATIONS] += count_ones(mark_leads & ~(marks << _ONE | was_mark) & inside)
+        counts[SENTENCE_ENDS] += count_ones(end_leads & ~(ends << _ONE | was_end) & inside)
+        was_mark, was_end = marks >> _LAST, ends >> _LAST
+        if signs | sign_rest | was_sign:
+            all_signs = _with_followers(signs) | sign_rest
+            counts[ELLIPSES] += count_ones(signs & ~(all_signs << _ONE | was_sign))
+            sign_rest, was_sign = _rest_of(signs), all_signs >> _LAST
+        if stops & (stops << _ONE | np.uint64(n_dots > 0)):
+            n_dots = _count_dots(stops, n_dots, counts)
         else:
-            state[2] = np.int64(stops >> np.uint64(n_bytes - 1))
-        state[3] = 0
-        place += n_bytes
+            n_dots = np.int64(stops >> _LAST)
 
 
 @compiled
-def _count_dots(stops, n_bytes, state, counts):
-    for index in range(n_bytes):
-        _add_dot(stops >> np.uint64(index) & _ONE, state, counts)
+def _with_followers(leads):
+    """Set the two bits behind each one too."""
+    return leads | leads << _ONE | leads << np.uint64(2)
 
 
 @compiled
-def _add_dot(is_dot, state, counts):
-    if is_dot:
-        state[2] += 1
-        counts[ELLIPSES] += state[2] == _MIN_DOTS
-        counts[DOTS_OR_SIGNS] += state[2] % _MIN_DOTS == 0
-    else:
-        state[2] = 0
+def _rest_of(leads):
+    """Give what `_with_followers` leaves to the next block."""
+    return leads >> np.uint64(62) | leads >> np.uint64(63)
 
 
 @compiled
-def _count_by_character(data, place, block_end, state, counts):
-    """Do the same character by character; returns the place behind the last one."""
-    while place < block_end:
-        byte = data[place]
-        if 0xE4 <= byte <= 0xE9:  # ideographs, most of them
-            state[:] = 0
-            counts[CHARS] += 1
-            place += 3
-            continue
-        code, n_bytes = (np.int64(byte), 1) if byte < 0x80 else decode(data, place)
-        place += n_bytes
-        counts[CHARS] += 1
-        is_end = code in (0x2E, 0x21, 0x3F, 0x3002, 0xFF0E, 0xFF01, 0xFF1F)
-        is_mark = is_end or code in (0x2C, 0x3A, 0x3B, 0xFF0C, 0x3001, 0xFF1B, 0xFF1A, 0x2026)
-        counts[PUNCTUATIONS] += is_mark and state[0] == 0
-        counts[SENTENCE_ENDS] += is_end and state[1] == 0
-        state[0], state[1] = np.int64(is_mark), np.int64(is_end)
-        _add_dot(code == 0x2E, state, counts)
-        if code == 0x2026:
-            counts[ELLIPSES] += state[3] >= 0
-            counts[DOTS_OR_SIGNS] += 1
-            state[3] = -1
-        elif code == 0x3002:
-            state[3] = max(state[3], 0) + 1
-            counts[ELLIPSES] += state[3] == _MIN_DOTS
-        else:
-            state[3] = 0
-        counts[HASHES] += code in (0x23, 0xFF03)
-        counts[CURLY] += code == 0x7B
-    return place
+def _count_dots(stops, n_before, counts):
+    """Count ellipses of stops; returns how many stops are at the end of the block."""
+    n_dots = np.int64(0)
+    while stops:
+        first = count_trailing_zeros(stops)
+        n_more = count_trailing_zeros(~(stops >> np.uint64(first)))
+        if first:
+            n_before = np.int64(0)
+        n_dots = n_before + n_more
+        counts[ELLIPSES] += n_before < _MIN_DOTS <= n_dots
+        counts[DOTS_OR_SIGNS] += n_dots // _MIN_DOTS - n_before // _MIN_DOTS
+        behind = first + n_more
+        if behind >= BLOCK_BYTES:
+            return n_dots
+        stops &= ~np.uint64(0) << np.uint64(behind)
+        n_before = np.int64(0)
+    return np.int64(0)

@@ -7,12 +7,21 @@ from dsllm.text.compiled import compiled
 from dsllm.text.scan import CJK
 from dsllm.text.scan_compiled import decode, word_tables
 from dsllm.text.texts import Texts
-from dsllm.text.vector import BLOCK_BYTES, ascii_masks, count_ones, count_trailing_zeros, utf8_masks
+from dsllm.text.vector import (
+    BLOCK_BYTES,
+    ascii_masks,
+    count_ones,
+    count_trailing_zeros,
+    mask_of_range,
+    utf8_masks,
+)
+from dsllm.text.vector_marks import other_mark_mask
 from dsllm.text.words_compiled import alphabetic_characters
 
 # What `count_letters` counts: ASCII letters, other letters, Han characters, kana, Hangul syllables.
 ASCII, OTHER, HAN, KANA, HANGUL = range(5)
 N_SCRIPTS = 5
+_FIRST_HAN, _N_HAN = np.uint8(0xE5), np.uint8(5)  # leads of UTF-8 that only Han characters have
 
 
 def count_letters(texts: Texts) -> NDArray[np.int64]:
@@ -30,20 +39,18 @@ def _count_letters(data, ends, classes, alphabetic, counts):
         row = counts[text]
         while place < end:
             letters = ascii_masks(data, place)[1]
-            leads = utf8_masks(data, place)[0]
             n_bytes = min(BLOCK_BYTES, end - place)
             inside = ~np.uint64(0) >> np.uint64(BLOCK_BYTES - n_bytes)
             row[ASCII] += count_ones(letters & inside)
-            leads &= inside
-            behind = place + n_bytes
-            while leads:  # a character beyond ASCII is looked at where it begins
-                index = count_trailing_zeros(leads)
+            leads = utf8_masks(data, place)[0] & inside
+            if leads:
+                han = mask_of_range(data, place, _FIRST_HAN, _N_HAN) & inside
+                row[HAN] += count_ones(han)
+                leads &= ~(han | other_mark_mask(data, place))
+            while leads:  # any other character beyond ASCII is looked at where it begins
+                _count_wide(data, place + count_trailing_zeros(leads), classes, alphabetic, row)
                 leads &= leads - np.uint64(1)
-                if 0xE5 <= data[place + index] <= 0xE9:
-                    row[HAN] += 1
-                else:
-                    _count_wide(data, place + index, classes, alphabetic, row)
-            place = behind
+            place += n_bytes
 
 
 @compiled

@@ -220,6 +220,17 @@ def hash_word(data, start, end):
 
 
 @compiled
+def hash_two(head, tail, n_bytes):
+    """Hash a word of at most 16 bytes as `hash_word` does: its first eight bytes, and the others."""
+    value = (np.uint64(n_bytes) * _FACTOR ^ head) * _FACTOR
+    value ^= value >> _SHIFT
+    value = (value ^ tail) * _FACTOR
+    value ^= value >> _SHIFT
+    value *= _FACTOR
+    return value ^ value >> _SHIFT
+
+
+@compiled
 def _hash_runs(words, n_held, n_words, is_short, found):
     """Hash each run of `n_words`, or of all words where the text has fewer; returns their number."""
     if is_short:

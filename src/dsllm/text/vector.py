@@ -78,12 +78,8 @@ def mask_of_run(array, index, bytes_):
 
 
 @instruction
-def mark_masks(array, index):
-    """Classify the 64 bytes from `array[index]` on, a mask a class, the lowest bit for the first byte.
-
-    The classes: not ASCII; stops, commas, colons, semicolons, question and exclamation marks; of these stops
-    and those two marks; stops; hash signs; opening curly brackets.
-    """
+def mask_of_range(array, index, first, n_values):
+    """Say which of the 64 bytes from `array[index]` on are one of `n_values` from `first` on, both uint8."""
 
 
 @instruction

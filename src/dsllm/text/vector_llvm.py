@@ -41,15 +41,15 @@ def copy_block(typing_context, source, source_index, target, target_index, case_
     """
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
-        is_high = builder.icmp_signed("<", block, _splat(0))
-        lower = builder.or_(block, _splat(0x20))
-        is_letter = builder.icmp_unsigned("<", builder.sub(lower, _splat(ord("a"))), _splat(26))
-        is_digit = builder.icmp_unsigned("<", builder.sub(block, _splat(ord("0"))), _splat(10))
+        block = load_block(context, builder, signature, arguments)
+        is_high = builder.icmp_signed("<", block, splat(0))
+        lower = builder.or_(block, splat(0x20))
+        is_letter = builder.icmp_unsigned("<", builder.sub(lower, splat(ord("a"))), splat(26))
+        is_digit = builder.icmp_unsigned("<", builder.sub(block, splat(ord("0"))), splat(10))
         bits = _repeat(builder, arguments[4])
-        folded = builder.or_(block, builder.select(is_letter, bits, _splat(0)))
+        folded = builder.or_(block, builder.select(is_letter, bits, splat(0)))
         _store_block(context, builder, signature, arguments, folded)
-        return _masks(context, builder, signature, [is_high, builder.or_(is_letter, is_digit)])
+        return as_masks(context, builder, signature, [is_high, builder.or_(is_letter, is_digit)])
 
     masks = types.UniTuple(types.uint64, 2)
     return masks(source, types.int64, target, types.int64, types.uint8), generate
@@ -60,11 +60,11 @@ def copy_wide_block(typing_context, source, source_index, target, target_index):
     """Copy 64 bytes, and find ideographs and marks."""
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
+        block = load_block(context, builder, signature, arguments)
 
         def lies_in(first, last):
-            offset = builder.sub(block, _splat(first))
-            return builder.bitcast(builder.icmp_unsigned("<=", offset, _splat(last - first)), _WORD)
+            offset = builder.sub(block, splat(first))
+            return builder.bitcast(builder.icmp_unsigned("<=", offset, splat(last - first)), _WORD)
 
         def behind(mask, n_bytes):
             return builder.lshr(mask, ir.Constant(_WORD, n_bytes))
@@ -95,13 +95,13 @@ def copy_string_block(typing_context, source, source_index, target, target_index
     """Copy 64 bytes, and classify them."""
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
-        is_stop = builder.icmp_unsigned("<", block, _splat(0x20))
+        block = load_block(context, builder, signature, arguments)
+        is_stop = builder.icmp_unsigned("<", block, splat(0x20))
         for character in (ord('"'), ord("\\")):
-            is_stop = builder.or_(is_stop, builder.icmp_unsigned("==", block, _splat(character)))
-        is_high = builder.icmp_signed("<", block, _splat(0))
+            is_stop = builder.or_(is_stop, builder.icmp_unsigned("==", block, splat(character)))
+        is_high = builder.icmp_signed("<", block, splat(0))
         _store_block(context, builder, signature, arguments, block)
-        return _masks(context, builder, signature, [is_stop, is_high])
+        return as_masks(context, builder, signature, [is_stop, is_high])
 
     return types.UniTuple(types.uint64, 2)(source, types.int64, target, types.int64), generate
 
@@ -111,14 +111,14 @@ def utf8_masks(typing_context, array, index):
     """Classify 64 bytes as UTF-8 has them."""
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
+        block = load_block(context, builder, signature, arguments)
 
         def is_least(value):
-            return builder.icmp_unsigned(">=", block, _splat(value))
+            return builder.icmp_unsigned(">=", block, splat(value))
 
         def comes_behind(value):
             """Say which bytes have `value` before them: the first has none."""
-            word = builder.bitcast(builder.icmp_unsigned("==", block, _splat(value)), _WORD)
+            word = builder.bitcast(builder.icmp_unsigned("==", block, splat(value)), _WORD)
             return builder.bitcast(builder.shl(word, ir.Constant(_WORD, 1)), _FLAGS)
 
         is_follower = builder.and_(is_least(0x80), builder.not_(is_least(0xC0)))
@@ -128,7 +128,7 @@ def utf8_masks(typing_context, array, index):
         is_wrong = builder.or_(is_wrong, builder.and_(comes_behind(0xF0), builder.not_(is_least(0x90))))
         is_wrong = builder.or_(is_wrong, builder.and_(comes_behind(0xF4), is_least(0x90)))
         flags = [is_least(0xC0), is_least(0xE0), is_least(0xF0), is_follower, is_unknown, is_wrong]
-        return _masks(context, builder, signature, flags)
+        return as_masks(context, builder, signature, flags)
 
     return types.UniTuple(types.uint64, 6)(array, types.int64), generate
 
@@ -141,19 +141,19 @@ def ascii_masks(typing_context, array, index):
     """
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
+        block = load_block(context, builder, signature, arguments)
 
         def lies_in(first, n_values, bytes_=block):
-            return builder.icmp_unsigned("<", builder.sub(bytes_, _splat(first)), _splat(n_values))
+            return builder.icmp_unsigned("<", builder.sub(bytes_, splat(first)), splat(n_values))
 
-        is_letter = lies_in(ord("a"), 26, builder.or_(block, _splat(0x20)))
+        is_letter = lies_in(ord("a"), 26, builder.or_(block, splat(0x20)))
         is_digit = lies_in(ord("0"), 10)
         is_other = builder.and_(lies_in(0x21, 0x5E), builder.not_(builder.or_(is_letter, is_digit)))
         is_space = builder.or_(lies_in(0x09, 5), lies_in(ord(" "), 1))
         is_line_end = builder.or_(lies_in(ord("\n"), 1), lies_in(ord("\r"), 1))
-        is_high = builder.icmp_signed("<", block, _splat(0))
+        is_high = builder.icmp_signed("<", block, splat(0))
         flags = [is_high, is_letter, is_digit, is_other, is_space, is_line_end]
-        return _masks(context, builder, signature, flags)
+        return as_masks(context, builder, signature, flags)
 
     return types.UniTuple(types.uint64, 6)(array, types.int64), generate
 
@@ -163,7 +163,7 @@ def mask_of_equal(typing_context, array, index, byte):
     """Say which of the 64 bytes from `array[index]` on are `byte`, the lowest bit for the first."""
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
+        block = load_block(context, builder, signature, arguments)
         return builder.bitcast(builder.icmp_unsigned("==", block, _repeat(builder, arguments[2])), _WORD)
 
     return types.uint64(array, types.int64, types.uint8), generate
@@ -177,9 +177,9 @@ def mask_of_run(typing_context, array, index, bytes_):
         found = None
         for at in range(3):
             place = builder.add(arguments[1], ir.Constant(_WORD, at))
-            block = _load_block(context, builder, signature, [arguments[0], place])
+            block = load_block(context, builder, signature, [arguments[0], place])
             wanted = builder.trunc(builder.lshr(arguments[2], ir.Constant(_WORD, 8 * at)), _BYTE)
-            is_it = builder.icmp_unsigned("==", builder.or_(block, _splat(0x20)), _repeat(builder, wanted))
+            is_it = builder.icmp_unsigned("==", builder.or_(block, splat(0x20)), _repeat(builder, wanted))
             found = is_it if found is None else builder.and_(found, is_it)
         return builder.bitcast(found, _WORD)
 
@@ -187,23 +187,16 @@ def mask_of_run(typing_context, array, index, bytes_):
 
 
 @intrinsic
-def mark_masks(typing_context, array, index):
-    """Classify marks."""
+def mask_of_range(typing_context, array, index, first, n_values):
+    """Say which bytes are from `first` on."""
 
     def generate(context, builder, signature, arguments):
-        block = _load_block(context, builder, signature, arguments)
+        block = load_block(context, builder, signature, arguments)
+        offset = builder.sub(block, _repeat(builder, arguments[2]))
+        lies_in = builder.icmp_unsigned("<", offset, _repeat(builder, arguments[3]))
+        return builder.bitcast(lies_in, _WORD)
 
-        def is_one_of(characters):
-            equal = [builder.icmp_unsigned("==", block, _splat(ord(each))) for each in characters]
-            return functools.reduce(builder.or_, equal)
-
-        is_high = builder.icmp_signed("<", block, _splat(0))
-        is_stop, is_end = is_one_of("."), is_one_of(".!?")
-        flags = [is_high, builder.or_(is_end, is_one_of(",;:")), is_end, is_stop, is_one_of("#")]
-        flags.append(is_one_of("{"))
-        return _masks(context, builder, signature, flags)
-
-    return types.UniTuple(types.uint64, 6)(array, types.int64), generate
+    return types.uint64(array, types.int64, types.uint8, types.uint8), generate
 
 
 @intrinsic
@@ -359,7 +352,8 @@ def _byte_place(context, builder, array_type, array, index):
     return builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [index])
 
 
-def _load_block(context, builder, signature, arguments):
+def load_block(context, builder, signature, arguments):
+    """Load 64 bytes from a place in an array on, the first two arguments."""
     place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
     block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
     block.align = 1
@@ -372,7 +366,8 @@ def _store_block(context, builder, signature, arguments, block):
     stored.align = 1
 
 
-def _masks(context, builder, signature, flags):
+def as_masks(context, builder, signature, flags):
+    """Return flags of 64 bytes as numbers."""
     return context.make_tuple(
         builder, signature.return_type, [builder.bitcast(flag, _WORD) for flag in flags]
     )
@@ -388,5 +383,6 @@ def _repeat(builder, byte):
     return builder.shuffle_vector(first, undefined, _LANES)
 
 
-def _splat(value: int) -> ir.Constant:
+def splat(value: int) -> ir.Constant:
+    """Give 64 equal bytes."""
     return ir.Constant(_BLOCK, [value] * BLOCK_BYTES)

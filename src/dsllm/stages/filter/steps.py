@@ -4,6 +4,7 @@ A step is a function of the table: it looks at the documents that `table.looked_
 finds (`Table.test`, `Table.edit`, `Table.note`). `judge.Filter.steps` lists them: a new one is a line there.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +117,24 @@ class Rules:
             names = dict.fromkeys(rule.feature for rule in rules if rule.is_for(language))
             by_names.setdefault(tuple(names), []).append(language)
         n = len(table.documents)
+        most = {} if table.is_thorough else _most(rules)
         for rule in rules:
             table.features.setdefault(rule.feature, np.full(n, np.nan))
         for asked, group in by_names.items():
             wanted = table.looked_at & table.is_language(frozenset(group))
             if asked and wanted.any():
-                found = measure(table.texts, languages, asked, wanted)
+                found = measure(table.texts, languages, asked, wanted, most)
                 for at, name in enumerate(asked):
                     np.copyto(table.features[name], found[:, at], where=wanted)
+
+
+def _most(rules: Sequence[Rule]) -> dict[str, float]:
+    """Give for each feature what passes all its rules, where these have nothing against small values."""
+    most: dict[str, float] = {}
+    for rule in rules:
+        allowed = -math.inf if rule.max is None or rule.min is not None else rule.max
+        most[rule.feature] = min(most.get(rule.feature, math.inf), allowed)
+    return {feature: allowed for feature, allowed in most.items() if allowed >= 0}
 
 
 @dataclass(frozen=True)
