@@ -11,6 +11,7 @@ from dsllm.text.compiled import compiled
 from dsllm.text.fasttext_entries_compiled import NOT_FOUND, Bytes, Int64s, begins, find_entry, hash_bytes
 from dsllm.text.fasttext_ngrams_compiled import (
     BUCKET,
+    LONGEST,
     MAX_N,
     MAX_SIZE,
     N_STARTS,
@@ -22,27 +23,28 @@ from dsllm.text.fasttext_ngrams_compiled import (
 )
 from dsllm.text.vector import (
     BLOCK_BYTES,
-    N_LANES,
-    add_floats,
     load_word,
     mask_of_equal,
+    mask_of_range,
+    prefetch,
     prefetch_byte,
     write_places,
 )
+from dsllm.text.vector_rows import N_LANES, add_floats, add_rows, equals_head
 
 # A slot of the memory: four words with the bytes of a word, what is known of it, and the sum of its rows.
 SLOT_WORDS = 8
 _N_ROWS, _HASH, _SOURCE = 4, 5, 6
 MAX_REMEMBERED = 32  # bytes
 _N_PLACES = 1024  # at a time
-_N_AHEAD = 8  # rows
+_N_AHEAD, _N_TOGETHER = 32, 8  # rows
 
 _NGRAM_FACTOR = np.uint64(116049371)
 _FACTOR, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 _THIRD, _FOURTH = np.uint64(0xA0761D6478BD642F), np.uint64(0xE7037ED1A0B428DB)
 _HEAD_MASKS = np.array([(1 << 8 * n_bytes) - 1 for n_bytes in range(9)], np.uint64)
-_SPACES = np.frombuffer(b"\t\v\f\r\n\0", np.uint8)
-_BLANK = np.uint8(ord(" "))
+_BLANK = np.uint8(ord(" "))  # white space, as are zeros and five from the tab on
+_FIRST_SPACE, _N_SPACES = np.uint8(ord("\t")), np.uint8(5)
 _END = np.frombuffer(b"</s>", np.uint8)
 _LABEL = np.frombuffer(b"__label__", np.uint8)
 
@@ -97,7 +99,7 @@ def sum_rows(
                         scratch, found, target, row,
                     )  # fmt: skip
                     if slot >= 0:
-                        _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum)
+                        slot = _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum)
                 if slot >= 0:
                     n_added, hashed = np.int64(memory[slot, _N_ROWS]), np.uint32(memory[slot, _HASH])
                     source = np.int64(memory[slot, _SOURCE])
@@ -125,9 +127,8 @@ def _find_spaces(data, place, end, places):
     """Write where the next words end: the next white space, or the end of the text; (place, n_places)."""
     n_places = 0
     while place < end and n_places < _N_PLACES:
-        mask = mask_of_equal(data, place, _BLANK)
-        for space in _SPACES:
-            mask |= mask_of_equal(data, place, space)
+        mask = mask_of_equal(data, place, _BLANK) | mask_of_equal(data, place, np.uint8(0))
+        mask |= mask_of_range(data, place, _FIRST_SPACE, _N_SPACES)
         if end - place < BLOCK_BYTES:
             mask &= (np.uint64(1) << np.uint64(end - place)) - np.uint64(1)
         n_places = write_places(mask, place, places, n_places)
@@ -146,8 +147,7 @@ def _find_slots(data, start, ends, memory, slots):
         slots[index] = NOT_FOUND
         if 0 < n_bytes <= MAX_REMEMBERED:
             mixed = (load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]) * _FACTOR
-            if n_bytes > 8:
-                mixed ^= (load_word(data, start + 8) & _HEAD_MASKS[min(n_bytes - 8, 8)]) * _SECOND
+            mixed ^= (load_word(data, start + 8) & _HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]) * _SECOND
             if n_bytes > 16:
                 mixed ^= (load_word(data, start + 16) & _HEAD_MASKS[min(n_bytes - 16, 8)]) * _THIRD
                 mixed ^= (load_word(data, start + 24) & _HEAD_MASKS[min(max(n_bytes - 24, 0), 8)]) * _FOURTH
@@ -159,34 +159,32 @@ def _find_slots(data, start, ends, memory, slots):
 
 @compiled
 def _look_up(memory, slot, data, start, end):
-    """Tell which of two slots has this word, and whether any has; a long word has none."""
+    """Tell which slot has this word, and whether it has; a long word has none.
+
+    A word that is met again moves from the other slot into its own, where it is found at once.
+    """
     if slot < 0:
         return slot, False
     if _holds(memory, slot, data, start, end):
         return slot, True
-    if _holds(memory, slot ^ 1, data, start, end):
-        return slot ^ 1, True
-    return slot, False
+    if not _holds(memory, slot ^ 1, data, start, end):
+        return slot, False
+    for index in range(memory.shape[1]):
+        memory[slot, index], memory[slot ^ 1, index] = memory[slot ^ 1, index], memory[slot, index]
+    return slot, True
 
 
 @compiled
 def _holds(memory, slot, data, start, end):
     """Tell whether a slot has this word."""
-    n_bytes = end - start
-    if memory[slot, 0] != load_word(data, start) & _HEAD_MASKS[min(n_bytes, 8)]:
-        return False
-    for index in range(1, 4):
-        head = _HEAD_MASKS[min(max(n_bytes - 8 * index, 0), 8)]
-        if memory[slot, index] != load_word(data, start + 8 * index) & head:
-            return False
-    return True
+    return equals_head(data, start, end - start, memory, 8 * slot * memory.shape[1])
 
 
 @compiled
 def _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum):
-    """Put a word into its slot; what was there moves into the other one. Clears `word_sum`."""
-    for index in range(memory.shape[1]):
-        memory[slot ^ 1, index] = memory[slot, index]
+    """Put a word into its slot, or where that has one into the other; returns which. Clears `word_sum`."""
+    if memory[slot, 0] != np.uint64(0):
+        slot ^= 1
     for index in range(4):
         n_bytes = min(max(end - start - 8 * index, 0), 8)
         memory[slot, index] = load_word(data, start + 8 * index) & _HEAD_MASKS[n_bytes]
@@ -196,6 +194,7 @@ def _remember(data, start, end, memory, slot, n_added, hashed, source, word_sum)
     for column in range(2 * (memory.shape[1] - SLOT_WORDS)):
         values[slot, 2 * SLOT_WORDS + column] = np.float32(word_sum[0, column])
         word_sum[0, column] = 0
+    return slot
 
 
 @compiled
@@ -215,8 +214,19 @@ def _add_word(
 
     The number is NOT_FOUND for what counts as no word. Without n-grams there is nothing but a row to add.
     """
-    hashed = hash_bytes(data, start, end)
-    entry = np.int64(table[find_entry(data, start, end, hashed, entry_data, spans, table)])
+    is_short = end - start <= shape[LONGEST]
+    hashed = np.uint32(0)
+    if is_short or shape[WORD_NGRAMS] > 1:
+        hashed = hash_bytes(data, start, end)
+        prefetch(table, np.int64(hashed) & (len(table) - 1))
+    place, n_found = start - 1, 0  # "<" stands before the word, ">" behind it
+    if shape[MAX_N]:
+        n_found, place = _find_rows(
+            data, start, end, place, rows, kept_bits, kept_before, shape, scratch, found
+        )
+    entry = np.int64(NOT_FOUND)
+    if is_short:
+        entry = np.int64(table[find_entry(data, start, end, hashed, entry_data, spans, table)])
     if entry >= shape[N_WORDS] or (entry == NOT_FOUND and begins(data, start, end, _LABEL)):
         return NOT_FOUND, hashed, NOT_FOUND
     if end - start == len(_END) and begins(data, start, end, _END):  # would end the text for fastText
@@ -229,18 +239,24 @@ def _add_word(
         for column in range(0, width, N_LANES):
             add_floats(rows, entry * row_bytes + 4 * column, target, row * width + column)
         n_added = 1
-    place = start - 1  # "<" stands before the word, ">" behind it
-    while place < end:
-        n_found, place = find_ngrams(data, start, end, place, kept_bits, shape, scratch, found)
-        for index in range(n_found):
-            found[index] = row_of_bucket(found[index], kept_bits, kept_before, shape)
-            prefetch_byte(rows, np.int64(found[index]) * row_bytes)
-        for index in range(n_found):
-            source = np.int64(found[index]) * row_bytes
-            for column in range(0, width, N_LANES):
-                add_floats(rows, source + 4 * column, target, row * width + column)
+    while True:
+        for column in range(0, width, N_LANES):
+            add_rows(rows, row_bytes, 4 * column, found, n_found, target, row * width + column)
         n_added += n_found
-    return n_added, hashed, NOT_FOUND
+        if place >= end:
+            return n_added, hashed, NOT_FOUND
+        n_found, place = _find_rows(
+            data, start, end, place, rows, kept_bits, kept_before, shape, scratch, found
+        )
+
+
+@compiled
+def _find_rows(data, start, end, place, rows, kept_bits, kept_before, shape, scratch, found):
+    """Find the rows of n-grams as `find_ngrams` does; they begin to be fetched."""
+    n_found, place = find_ngrams(data, start, end, place, kept_bits, kept_before, shape, scratch, found)
+    for index in range(n_found):
+        prefetch_byte(rows, np.int64(found[index]) * shape[ROW_BYTES])
+    return n_found, place
 
 
 @compiled
@@ -273,15 +289,17 @@ def _keep_last(hashes, n_hashes, n_kept):
 
 @compiled
 def _add_rows(rows, sources, n_sources, shape, sums, text):
-    """Add rows; they begin to come from memory some rows before it is their turn."""
+    """Add rows, some at a time; they begin to come from memory some rows before it is their turn."""
     width, row_bytes = sums.shape[1], shape[ROW_BYTES]
-    for index in range(-_N_AHEAD, n_sources):
-        if index + _N_AHEAD < n_sources:
-            for byte in range(0, row_bytes + BLOCK_BYTES - 1, BLOCK_BYTES):
-                prefetch_byte(rows, sources[index + _N_AHEAD] * row_bytes + byte)
-        if index >= 0:
+    for first in range(-_N_AHEAD, n_sources, _N_TOGETHER):
+        for index in range(first + _N_AHEAD, min(first + _N_AHEAD + _N_TOGETHER, n_sources)):
+            for byte in range(0, row_bytes, BLOCK_BYTES):
+                prefetch_byte(rows, sources[index] * row_bytes + byte)
+            prefetch_byte(rows, sources[index] * row_bytes + row_bytes - 1)
+        if first >= 0:
+            n_rows = min(_N_TOGETHER, n_sources - first)
             for column in range(0, width, N_LANES):
-                add_floats(rows, sources[index] * row_bytes + 4 * column, sums, text * width + column)
+                add_rows(rows, row_bytes, 4 * column, sources[first:], n_rows, sums, text * width + column)
 
 
 @compiled

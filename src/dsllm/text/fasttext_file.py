@@ -19,6 +19,7 @@ from dsllm.text.fasttext_model import LOSSES, FastText
 from dsllm.text.fasttext_ngrams_compiled import (
     BUCKET,
     DIM,
+    LONGEST,
     MAX_N,
     MIN_N,
     N_SHAPE,
@@ -29,6 +30,7 @@ from dsllm.text.fasttext_ngrams_compiled import (
 from dsllm.text.vector import BLOCK_BYTES
 
 MAX_UNPACKED_BYTES = 1 << 30
+MAX_ALIGNED_BYTES = 1 << 28  # of rows that are copied so that each is in as few lines of memory as can be
 _MAGIC, _LAST_VERSION, _WITHOUT_SUBWORDS = 793712314, 12, 11
 _SUPERVISED, _LABEL = 3, 1
 _N_CENTROIDS = 256
@@ -155,11 +157,14 @@ def _read(file: _File) -> FastText:
     if len(buckets):
         order = np.concatenate((np.arange(n_words), n_words + np.argsort(buckets)))
         rows = rows.reshape(n_rows, 4 * dim)[order].ravel()
-    if len(rows) < 4 * n_rows * dim + BLOCK_BYTES:
-        rows = _with_room(rows)
+    n_bytes = 4 * n_rows * dim
+    is_split = 4 * dim % BLOCK_BYTES == 0 and rows.ctypes.data % BLOCK_BYTES > 0
+    if len(rows) < n_bytes + BLOCK_BYTES or (is_split and n_bytes <= MAX_ALIGNED_BYTES):
+        rows = _with_room(rows[:n_bytes])
     kept_bits, kept_before = _index_buckets(buckets, arguments.bucket)
     shape = np.zeros(N_SHAPE, np.int64)
     shape[[N_WORDS, DIM, BUCKET, ROW_BYTES]] = n_words, dim, arguments.bucket, 4 * dim
+    shape[LONGEST] = (spans[:, 1] - spans[:, 0]).max()
     shape[MIN_N], shape[MAX_N] = max(1, arguments.min_n), arguments.max_n if has_ngrams else 0
     shape[WORD_NGRAMS] = max(1, arguments.word_ngrams) if has_ngrams else 1
     return FastText(

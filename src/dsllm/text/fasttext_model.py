@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from dsllm.text.fasttext_compiled import SLOT_WORDS, sum_rows
 from dsllm.text.fasttext_ngrams_compiled import MAX_N
 from dsllm.text.texts import Texts
-from dsllm.text.vector import BLOCK_BYTES, N_LANES
+from dsllm.text.vector import BLOCK_BYTES
+from dsllm.text.vector_rows import N_LANES
 
 Loss = Literal["hs", "ns", "softmax", "ova"]
 LOSSES: dict[int, Loss] = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}  # by their numbers in a file

@@ -4,22 +4,24 @@ import numpy as np
 
 from dsllm.text.compiled import compiled
 from dsllm.text.fasttext_entries_compiled import FNV_OFFSET
-from dsllm.text.vector import N_LANES, NO_BYTE, count_ones, step_hashes, write_remainders
+from dsllm.text.vector import count_ones
+from dsllm.text.vector_rows import N_LANES, NO_BYTE, step_hashes, write_remainders
 
 # What `shape` says of a model, by place.
 N_SHAPE = 8
-N_WORDS, DIM, BUCKET, MIN_N, MAX_N, WORD_NGRAMS, ROW_BYTES = range(7)
+N_WORDS, DIM, BUCKET, MIN_N, MAX_N, WORD_NGRAMS, ROW_BYTES, LONGEST = range(8)  # bytes of an entry at last
 
 N_STARTS = 256  # at a time
 MAX_SIZE = 4  # bytes of a character
 # Rows of the scratch: hashes, buckets, then the bytes of the characters, widened with their sign.
 _HASHES, _BUCKETS, _BYTES = 0, 1, 2
+_BEGIN, _END = np.uint8(ord("<")), np.uint8(ord(">"))  # stand before a word, and behind it
 _SIGNED_OFFSET = np.int32(FNV_OFFSET - (1 << 32))
 
 
 @compiled
-def find_ngrams(data, start, end, first, kept_bits, shape, scratch, found):
-    """Find the buckets of the n-grams from place `first` on, those that were kept, some starts at a time.
+def find_ngrams(data, start, end, first, kept_bits, kept_before, shape, scratch, found):
+    """Find the rows of the n-grams from place `first` on, of those that have one, some starts at a time.
 
     Returns their number, and the place of the next start. "<" and ">" alone are no n-grams.
     """
@@ -37,7 +39,8 @@ def find_ngrams(data, start, end, first, kept_bits, shape, scratch, found):
                 write_remainders(scratch, block, shape[BUCKET], scratch, scratch.shape[1] + block)
         if n >= min_n:
             n_last = min(n_starts, n_characters - n + 1 - (n == 1 and is_to_end))
-            n_found = _keep(scratch, int(n == 1 and first < start), n_last, kept_bits, found, n_found)
+            buckets = scratch[_BUCKETS, int(n == 1 and first < start) : max(0, n_last)]
+            n_found = _find_rows(buckets, kept_bits, kept_before, shape[N_WORDS], found, n_found)
     return n_found, after
 
 
@@ -45,27 +48,28 @@ def find_ngrams(data, start, end, first, kept_bits, shape, scratch, found):
 def _spread_characters(data, start, end, place, max_n, scratch):
     """Write the bytes of the characters from `place` on to the rows of the scratch, first bytes to the first.
 
-    Returns the number of characters, how many bytes the longest may have, the place behind those with which
+    Returns the number of characters, how many bytes the longest has, the place behind those with which
     n-grams start, and whether the word ends with them.
     """
     n_characters, n_bytes, after = 0, 1, end
     while place <= end and n_characters < N_STARTS + max_n - 1:
+        lead = data[place]
+        if place < start:
+            lead = _BEGIN
+        elif place == end:
+            lead = _END
         size = 1
-        if place < start or place == end:
-            scratch[_BYTES, n_characters] = ord("<") if place < start else ord(">")
-        else:
-            lead = data[place]
-            size = 1 + (lead >= 0xC0) + (lead >= 0xE0) + (lead >= 0xF0)
-            for index in range(size):
-                scratch[_BYTES + index, n_characters] = np.int32(np.int8(data[place + index]))
-        if size > 1 and n_bytes == 1:
-            n_bytes = MAX_SIZE
-            for index in range(1, MAX_SIZE):
-                for earlier in range(n_characters):
-                    scratch[_BYTES + index, earlier] = NO_BYTE
+        if lead >= 0xC0:
+            size = 2 + (lead >= 0xE0) + (lead >= 0xF0)
+            if n_bytes == 1:
+                scratch[_BYTES + 1 : _BYTES + MAX_SIZE, :n_characters] = NO_BYTE
+            n_bytes = max(n_bytes, size)
+        scratch[_BYTES, n_characters] = np.int32(np.int8(lead))
         if n_bytes > 1:
-            for index in range(size, MAX_SIZE):
-                scratch[_BYTES + index, n_characters] = NO_BYTE
+            second, third, fourth = data[place + 1], data[place + 2], data[place + 3]
+            scratch[_BYTES + 1, n_characters] = np.int32(np.int8(second)) if size > 1 else NO_BYTE
+            scratch[_BYTES + 2, n_characters] = np.int32(np.int8(third)) if size > 2 else NO_BYTE
+            scratch[_BYTES + 3, n_characters] = np.int32(np.int8(fourth)) if size > 3 else NO_BYTE
         place += size
         n_characters += 1
         if n_characters == N_STARTS:
@@ -74,17 +78,18 @@ def _spread_characters(data, start, end, place, max_n, scratch):
 
 
 @compiled
-def _keep(scratch, first, end, kept_bits, found, n_found):
-    """Add those of the buckets `scratch[_BUCKETS, first:end]` that have a row to `found`; their number."""
-    if len(kept_bits):
-        for index in range(first, end):
-            bucket = scratch[_BUCKETS, index]
-            found[n_found] = bucket
-            n_found += np.int64(kept_bits[bucket >> 6] >> np.uint64(bucket & 63) & np.uint64(1))
-    else:
-        for index in range(first, end):
-            found[n_found + index - first] = scratch[_BUCKETS, index]
-        n_found += max(0, end - first)
+def _find_rows(buckets, kept_bits, kept_before, n_words, found, n_found):
+    """Add the rows of those of the buckets that have one to `found`; returns how many are in it."""
+    if len(kept_bits) == 0:
+        for index in range(len(buckets)):
+            found[n_found + index] = n_words + buckets[index]
+        return n_found + len(buckets)
+    for index in range(len(buckets)):
+        bucket = np.uint64(buckets[index])
+        bits, bit = kept_bits[bucket >> np.uint64(6)], bucket & np.uint64(63)
+        before = bits & (np.uint64(1) << bit) - np.uint64(1)
+        found[n_found] = n_words + kept_before[bucket >> np.uint64(6)] + count_ones(before)
+        n_found += np.int64(bits >> bit & np.uint64(1))
     return n_found
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from dsllm.text.compiled import compiled, instruction
 
 BLOCK_BYTES = 64
-N_LANES = 16  # of 32 bits
-NO_BYTE = 0x100
 
 
 @instruction
@@ -80,31 +78,6 @@ def mask_of_run(array, index, bytes_):
 @instruction
 def mask_of_range(array, index, first, n_values):
     """Say which of the 64 bytes from `array[index]` on are one of `n_values` from `first` on, both uint8."""
-
-
-@instruction
-def add_floats(source, byte_index, target, target_index):
-    """Add 16 float32 from byte `byte_index` of `source` on to the 16 float64 from `target[target_index]` on.
-
-    `source` is an array of any type and `target_index` counts single numbers, whatever the dims.
-    """
-
-
-@instruction
-def step_hashes(hashes, index, values, value_index):
-    """Step the 16 FNV-1a hashes from `hashes[index]` on, each by one of the values from `value_index` on.
-
-    Both are of 32 bits, and a value is a byte, at will with bits above it; NO_BYTE leaves the hash as it is.
-    Indices count single numbers, whatever the dims.
-    """
-
-
-@instruction
-def write_remainders(numbers, index, divisor, remainders, remainders_index):
-    """Divide the 16 uint32 from `numbers[index]` on by a positive int32; write the remainders.
-
-    Both arrays are of 32 bits, and indices count single numbers, whatever the dims.
-    """
 
 
 @instruction

@@ -10,12 +10,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dsllm.text.vector import BLOCK_BYTES, N_LANES, NO_BYTE
+from dsllm.text.vector import BLOCK_BYTES
 
 _BYTE, _WORD = ir.IntType(8), ir.IntType(64)
 _BLOCK = ir.VectorType(_BYTE, BLOCK_BYTES)
 _FLAGS = ir.VectorType(ir.IntType(1), BLOCK_BYTES)
-_NUMBERS = ir.VectorType(ir.IntType(32), N_LANES)
 _LANES = ir.Constant(ir.VectorType(ir.IntType(32), BLOCK_BYTES), [0] * BLOCK_BYTES)
 
 
@@ -24,7 +23,7 @@ def load_word(typing_context, array, index):
     """Read eight bytes from `array[index]` on as a uint64, little-endian on the processors we know."""
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        place = place_in(context, builder, signature.args[0], arguments[0], arguments[1])
         loaded = builder.load(builder.bitcast(place, _WORD.as_pointer()))
         loaded.align = 1
         return loaded
@@ -200,61 +199,11 @@ def mask_of_range(typing_context, array, index, first, n_values):
 
 
 @intrinsic
-def add_floats(typing_context, source, byte_index, target, target_index):
-    """Add 16 float32 to 16 float64."""
-    narrow, wide = ir.VectorType(ir.FloatType(), N_LANES), ir.VectorType(ir.DoubleType(), N_LANES)
-
-    def generate(context, builder, signature, arguments):
-        place = _byte_place(context, builder, signature.args[0], arguments[0], arguments[1])
-        added = builder.load(builder.bitcast(place, narrow.as_pointer()))
-        added.align = 1
-        place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
-        place = builder.bitcast(place, wide.as_pointer())
-        old = builder.load(place)
-        old.align = 8
-        stored = builder.store(builder.fadd(old, builder.fpext(added, wide)), place)
-        stored.align = 8
-
-    return types.void(source, types.int64, target, types.int64), generate
-
-
-@intrinsic
-def step_hashes(typing_context, hashes, index, values, value_index):
-    """Do one step of FNV-1a on 16 hashes."""
-
-    def generate(context, builder, signature, arguments):
-        place, old = _load_numbers(context, builder, signature.args[0], arguments[0], arguments[1])
-        _, new = _load_numbers(context, builder, signature.args[2], arguments[2], arguments[3])
-        stepped = builder.mul(builder.xor(old, new), _each_number(16777619))
-        is_none = builder.icmp_unsigned("==", new, _each_number(NO_BYTE))
-        builder.store(builder.select(is_none, old, stepped), place).align = 4
-
-    return types.void(hashes, types.int64, values, types.int64), generate
-
-
-@intrinsic
-def write_remainders(typing_context, numbers, index, divisor, remainders, remainders_index):
-    """Divide 16 numbers, in double precision: two quotients differ by more than its rounding error."""
-
-    def generate(context, builder, signature, arguments):
-        wide = ir.VectorType(ir.DoubleType(), N_LANES)
-        _, values = _load_numbers(context, builder, signature.args[0], arguments[0], arguments[1])
-        divisor = _spread(builder, builder.trunc(arguments[2], ir.IntType(32)))
-        quotients = builder.fdiv(builder.uitofp(values, wide), builder.uitofp(divisor, wide))
-        whole = builder.fptoui(quotients, _NUMBERS)
-        found = builder.sub(values, builder.mul(whole, divisor))
-        place = _place(context, builder, signature.args[3], arguments[3], arguments[4])
-        builder.store(found, builder.bitcast(place, _NUMBERS.as_pointer())).align = 4
-
-    return types.void(numbers, types.int64, types.int64, remainders, types.int64), generate
-
-
-@intrinsic
 def prefetch_byte(typing_context, array, byte_index):
     """Fetch a line of memory ahead of its use."""
 
     def generate(context, builder, signature, arguments):
-        place = _byte_place(context, builder, signature.args[0], arguments[0], arguments[1])
+        place = byte_place(context, builder, signature.args[0], arguments[0], arguments[1])
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -278,7 +227,7 @@ def prefetch(typing_context, array, index):
     """Ask for an element, to be read and written, before it is needed."""
 
     def generate(context, builder, signature, arguments):
-        place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+        place = place_in(context, builder, signature.args[0], arguments[0], arguments[1])
         number, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
@@ -329,39 +278,22 @@ def as_bits(typing_context, number):
     return types.int64(types.float64), generate
 
 
-def _load_numbers(context, builder, array_type, array, index):
-    """Load 16 numbers of 32 bits: (where they are, what they are)."""
-    place = builder.bitcast(_place(context, builder, array_type, array, index), _NUMBERS.as_pointer())
-    loaded = builder.load(place)
-    loaded.align = 4
-    return place, loaded
-
-
-def _each_number(value: int) -> ir.Constant:
-    return ir.Constant(_NUMBERS, [value] * N_LANES)
-
-
-def _spread(builder, number):
-    undefined = ir.Constant(_NUMBERS, ir.Undefined)
-    first = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_NUMBERS, [0] * N_LANES))
-
-
-def _byte_place(context, builder, array_type, array, index):
+def byte_place(context, builder, array_type, array, index):
+    """Say where a byte of an array is, of any type."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(builder.bitcast(data, _BYTE.as_pointer()), [index])
 
 
 def load_block(context, builder, signature, arguments):
     """Load 64 bytes from a place in an array on, the first two arguments."""
-    place = _place(context, builder, signature.args[0], arguments[0], arguments[1])
+    place = place_in(context, builder, signature.args[0], arguments[0], arguments[1])
     block = builder.load(builder.bitcast(place, _BLOCK.as_pointer()))
     block.align = 1
     return block
 
 
 def _store_block(context, builder, signature, arguments, block):
-    place = _place(context, builder, signature.args[2], arguments[2], arguments[3])
+    place = place_in(context, builder, signature.args[2], arguments[2], arguments[3])
     stored = builder.store(block, builder.bitcast(place, _BLOCK.as_pointer()))
     stored.align = 1
 
@@ -373,7 +305,8 @@ def as_masks(context, builder, signature, flags):
     )
 
 
-def _place(context, builder, array_type, array, index):
+def place_in(context, builder, array_type, array, index):
+    """Say where an element of an array is."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
