@@ -34,6 +34,19 @@ def test_cells_of_tables_are_numbers_or_words():
     assert [format_cell(value) for value in values] == ["1,234,567", "0.1235", "123,457", "", "word", "True"]
 
 
+@pytest.mark.parametrize(
+    ("n_lines", "said"),
+    [
+        (1, "1 line was no document and was set aside"),
+        (1200, "1,200 lines were no documents and were set aside"),
+    ],
+)
+def test_lines_set_aside_are_counted_in_words(heard, n_lines, said):
+    reporter, buffer = heard
+    reporter.say_set_aside(n_lines)
+    assert buffer.getvalue() == f"dsllm: {said}\n"
+
+
 def test_a_log_gets_a_line_a_minute_with_rate_and_time_left(heard, monkeypatch):
     reporter, buffer = heard
     now_s = [1000.0]

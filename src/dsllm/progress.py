@@ -46,6 +46,15 @@ class Reporter:
         if not self.is_quiet:
             self.console.print(text, markup=False, soft_wrap=True)
 
+    def say_set_aside(self, n_lines: int) -> None:
+        """Say how many lines were no documents."""
+        were = (
+            "1 line was no document and was"
+            if n_lines == 1
+            else f"{n_lines:,} lines were no documents and were"
+        )
+        self.say(f"dsllm: {were} set aside")
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table; numbers are set to the right, with thousands separated."""
         if self.is_quiet:

@@ -215,6 +215,13 @@ def test_annotated_documents_say_what_would_go(model):
 
 
 def test_a_share_without_a_model_is_an_error():
+    for settings, message in (
+        ({"min_quality": 0.7}, "min_quality is 0.7, but there is no quality model"),
+        ({"keep_thirds": ("head",)}, "keep_thirds is head, but there is no model"),
+    ):
+        with pytest.raises(ConfigError, match=message) as caught:
+            FilterConfig(**settings)
+        assert caught.value.hint
     with pytest.raises(ConfigError, match="keep_frac is 0.3, but there is no quality model"):
         FilterConfig(keep_frac=0.3)
     with pytest.raises(ConfigError):

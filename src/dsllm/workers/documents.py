@@ -103,7 +103,7 @@ def map_documents(
         if not counts.get("n_documents") and not counts.get("n_skipped"):
             raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
         if counts.get("n_skipped"):
-            reporter.say(f"dsllm: {counts['n_skipped']:,} lines were no documents and were set aside")
+            reporter.say_set_aside(counts["n_skipped"])
         run.finish(out, counts, dict(content()))
     return counts
 

@@ -243,9 +243,7 @@ class _Job:
                 f"dsllm: {total['n_removed_for_indexed']:,} documents went for one that is indexed"
             )
         if total.get("n_skipped"):
-            self.work.reporter.say(
-                f"dsllm: {total['n_skipped']:,} lines were no documents and were set aside"
-            )
+            self.work.reporter.say_set_aside(total["n_skipped"])
 
     def _finish(self, total: dict[str, int], rates: dict[str, Any]) -> None:
         n_bands, n_rows = choose_bands(self.config)

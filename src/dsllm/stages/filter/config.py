@@ -8,6 +8,7 @@ from dsllm.stages.filter.cleaning import CleaningSettings
 from dsllm.stages.filter.training_settings import TrainingSettings
 
 BUCKETS = ("head", "middle", "tail")
+MIN_QUALITY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,9 @@ class FilterConfig(CleaningSettings, TrainingSettings):
     quality_model: str | None = setting(
         None, "fastText classifier with the label __label__good; without one quality is not judged."
     )
-    min_quality: float = setting(0.5, "Probability of __label__good that a document must have.", min=0, max=1)
+    min_quality: float = setting(
+        MIN_QUALITY, "Probability of __label__good that a document must have.", min=0, max=1
+    )
     keep_frac: float | None = setting(
         None,
         "Share of the documents to keep, the best by the quality model, in place of min_quality: of all that "
@@ -86,6 +89,16 @@ class FilterConfig(CleaningSettings, TrainingSettings):
             raise ConfigError(
                 f"keep_frac is {self.keep_frac}, but there is no quality model to tell the best by",
                 hint="give --quality-model, one that dsllm filter --train-quality has made",
+            )
+        if self.min_quality != MIN_QUALITY and self.quality_model is None:
+            raise ConfigError(
+                f"min_quality is {self.min_quality}, but there is no quality model to judge by",
+                hint="give --quality-model, one that dsllm filter --train-quality has made",
+            )
+        if self.keep_thirds != BUCKETS and self.word_model is None:
+            raise ConfigError(
+                f"keep_thirds is {', '.join(self.keep_thirds)}, but there is no model to cut into thirds by",
+                hint="give --word-model, one that dsllm filter --train-words has made",
             )
         if self.annotate and self.rejected is not None:
             raise ConfigError(

@@ -229,8 +229,7 @@ class _Job:
     def _set_aside(self, bad: list[bytes]) -> None:
         lines = b"".join(bad)
         if lines:
-            n_lines = lines.count(b"\n")
-            self.work.reporter.say(f"dsllm: {n_lines:,} lines were no documents and were set aside")
+            self.work.reporter.say_set_aside(lines.count(b"\n"))
         if self.out is None:
             if self.work.options.skipped is not None:
                 write_atomic(self.work.options.skipped, lines)

@@ -183,7 +183,7 @@ class ShardedTokens:
         reporter.say(f"The longest words: {longest}")
         reporter.say(f"{counts['unused_words_frac']:.1%} of the {counts['n_words']:,} words occur nowhere")
         if self._totals.n_skipped:
-            reporter.say(f"dsllm: {self._totals.n_skipped:,} lines were no documents and were set aside")
+            reporter.say_set_aside(self._totals.n_skipped)
         if self._totals.n_lossy:
             reporter.say(
                 f"dsllm: warning: {self._totals.n_lossy:,} of the documents decoded again came back changed:"

@@ -167,7 +167,7 @@ def _learn(corpus: Corpus, config: TokenizeTrainConfig, reporter: Reporter) -> L
 def _set_aside(tally: Tally, out: OutputFolder, reporter: Reporter) -> None:
     """Write the lines that were no documents, a file per source."""
     if tally.bad:
-        reporter.say(f"dsllm: {len(tally.bad):,} lines were no documents and were set aside")
+        reporter.say_set_aside(len(tally.bad))
     for index, lines in groupby(tally.bad, key=itemgetter(0)):
         with out.create(f"skipped/{index:05d}.jsonl") as file:
             file.write("".join(line for _, line in lines).encode())
