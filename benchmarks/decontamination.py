@@ -45,6 +45,7 @@ def main() -> None:
     texts = [text for batch in read_texts(data / "pretrain") for text in batch]
     report = {
         "n_texts_of_items": len(found.texts),
+        "n_asked_by_many": int(found.is_common.sum()),
         "n_words_of_items": len(found.index.references),
         "build_s": round(build_s, 1),
         "planted": plant(found, texts, n_items),
@@ -67,10 +68,11 @@ def plant(found: Decontaminator, texts: list[str], n_items: int) -> dict[str, ob
     for item in found.texts:
         by_set.setdefault(item.file.split("/")[1], []).append(item)
     planted: list[tuple[str, str, str]] = []
+    common = {item.text for item, is_common in zip(found.texts, found.is_common, strict=True) if is_common}
     n_not_looked_for = 0
     for items in by_set.values():
         for item in generator.sample(items, min(n_items, len(items))):
-            size = n_telling(item.text)
+            size = 0 if item.text in common else n_telling(item.text)
             n_not_looked_for += size < LEAST_WORDS
             language = "zh" if any("\u4e00" <= character <= "\u9fff" for character in item.text) else "other"
             for change in CHANGES:
@@ -101,11 +103,14 @@ def n_telling(text: str) -> int:
 
 
 def alter(text: str, change: str, generator: random.Random, other: str) -> str:
-    """Change one word of a text, leave it out, or put another before it."""
+    """Change one word of a text, leave it out, or put another before it.
+
+    A space is left in its place, since what stands around a Chinese character may be one word without it.
+    """
     if change == "exact":
         return text
     start, end = generator.choice(word_spans(text))
-    new = {"changed": other, "missing": "", "added": f"{other} {text[start:end]}"}[change]
+    new = {"changed": other, "missing": " ", "added": f"{other} {text[start:end]}"}[change]
     return text[:start] + new + text[end:]
 
 

@@ -17,7 +17,7 @@ from dsllm.stages.filter import run as run_module
 from dsllm.stages.filter.addresses import BlockList, rate_hosts, split_address
 from dsllm.stages.filter.benchmarks import read_benchmarks
 from dsllm.stages.filter.config import FilterConfig
-from dsllm.stages.filter.decontaminate import Decontaminator, differs_by_one
+from dsllm.stages.filter.decontaminate import Decontaminator, equal_but_for_one
 from dsllm.text.scan import words
 from dsllm.text.texts import Texts
 
@@ -114,6 +114,37 @@ def test_one_changed_word_anywhere_in_any_item_is_found(seed):
     assert found.check(Texts.join([text.encode() for text in clean])) == {}
 
 
+def test_a_passage_of_several_items_is_no_contamination_but_their_questions_are():
+    passage = " ".join(f"speech{number}" for number in range(60))
+    questions = [
+        f"which of the {number} answers on page {number} would he have given to them" for number in "abc"
+    ]
+    write_lines("asked.jsonl", [{"question": f"{passage} {question}"} for question in questions])
+    asked = f"{passage} {questions[1]}"
+    texts = [FILLER + passage, f"{FILLER}{asked} {FILLER}", FILLER + asked.replace("speech7 ", "")]
+    run_filter(documents(*texts), decontaminate=("asked.jsonl",), rejected="aside")
+    assert ids() == [0]
+    found = [row["dsllm_filter"]["value"] for row in read_rows("aside")]
+    assert [value["item"] for value in found] == ["asked.jsonl:2 question"] * 2
+    assert [value["share"] for value in found] == [1.0, round(73 / 74, 4)]  # 60 words and 14
+    write_lines("alone.jsonl", [{"question": passage}])  # of one item alone
+    run_filter(documents(*texts), "alone", decontaminate=("alone.jsonl",))
+    assert ids("alone") == []
+
+
+def test_what_many_items_ask_is_not_looked_for():
+    asked = "Which of the following sentences is not true?"
+    other = "Which of these two rivers is the longer one?"
+    rows = [{"question": asked}, {"question": asked.upper()}, {"question": asked}, {"question": other}]
+    write_lines("three.jsonl", rows)
+    texts = [FILLER + asked, FILLER + other]
+    run_filter(documents(*texts), decontaminate=("three.jsonl",))
+    assert ids() == [0]
+    write_lines("two.jsonl", rows[1:])  # two of them
+    run_filter(documents(*texts), "fewer", decontaminate=("two.jsonl",))
+    assert ids("fewer") == []
+
+
 def test_short_items_must_be_whole_and_shares_can_be_chosen():
     half = " ".join(ITEM.split()[:14])
     write_lines(
@@ -144,11 +175,16 @@ def test_what_is_quoted_can_be_cut_and_numbers_are_no_quotes():
 
 
 def test_a_hash_that_leads_astray_removes_nothing():
-    assert differs_by_one("a b c d".split(), "a b x d".split())
-    assert differs_by_one("a b d".split(), "a b c d".split())
-    assert differs_by_one("a b x c d".split(), "a b c d".split())
-    assert not differs_by_one("a b x y".split(), "a b c d".split())
-    assert not differs_by_one("a x b y c".split(), "a b c".split())
+    for quoted, original, expected in (
+        ("a b c d", "a b c d", [(0, 4)]),
+        ("a b c d", "a b x d", [(0, 2), (3, 4)]),
+        ("a b c x", "a b c d", [(0, 3)]),
+        ("a b d", "a b c d", [(0, 2), (3, 4)]),
+        ("a b x c d", "a b c d", [(0, 4)]),
+        ("a b x y", "a b c d", []),
+        ("a x b y c", "a b c", []),
+    ):
+        assert equal_but_for_one(quoted.split(), original.split()) == expected
 
 
 def test_hits_are_explained_with_item_and_words():

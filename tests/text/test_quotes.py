@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from dsllm.text import quotes_compiled
-from dsllm.text.quotes import QuoteIndex, share_covered
+from dsllm.text.quotes import QuoteIndex, own_words, share_covered
 from dsllm.text.quotes_compiled import END, FIRST, REFERENCE, REFERENCE_END, REFERENCE_FIRST, TEXT
 from dsllm.text.texts import Texts
+from dsllm.text.word_hashes_compiled import hash_texts
 
 
 def join(texts):
@@ -106,6 +107,24 @@ def test_templates_of_many_references_are_found_by_what_else_these_say(monkeypat
     )
     rows = index.find(join([template, f"{template} {own[1]}"])).tolist()
     assert rows == [[1, 0, 21, 1, 0, 21]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_own_words_are_in_no_run_of_another_reference(seed):
+    generator = random.Random(seed)
+    references = [
+        generator.choices("abc", k=generator.randint(0, 12)) for _ in range(generator.randint(1, 6))
+    ]
+    n_words = generator.randint(2, 4)
+    words, ends = hash_texts(join([" ".join(each) for each in references]), fold=True, punctuation=False)
+    expected = []
+    for number, reference in enumerate(references):
+        others = [other for at, other in enumerate(references) if at != number]
+        runs = {tuple(other[at : at + n_words]) for other in others for at in range(len(other) - n_words + 1)}
+        for place in range(len(reference)):
+            starts = range(max(0, place - n_words + 1), min(place, len(reference) - n_words) + 1)
+            expected.append(not any(tuple(reference[at : at + n_words]) in runs for at in starts))
+    assert own_words(words, ends, n_words).tolist() == expected
 
 
 def test_shares_by_hand():

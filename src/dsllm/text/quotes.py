@@ -117,6 +117,30 @@ def _choose_seeds(
     )
 
 
+def own_words(words: Hashes, ends: Int64s, n_words: int) -> NDArray[np.bool_]:
+    """Say of each word of references whether it is in no `n_words` words in a row that another one has too.
+
+    Shape (n_words_of_all,); `words` are hashes of the words of all, `ends` where those of each end.
+    """
+    hashes = np.empty(len(words), np.uint64)
+    n_runs = hash_runs(words, n_words, hashes)
+    owners = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+    places = np.flatnonzero(owners[:n_runs] == owners[n_words - 1 : n_words - 1 + n_runs])
+    if not len(places):
+        return np.ones(len(words), bool)
+    places = places[np.argsort(hashes[places], kind="stable")]  # equal ones side by side, by owner
+    is_first = np.diff(hashes[places], prepend=hashes[places[:1]] + np.uint64(1)) != 0
+    first = np.flatnonzero(is_first)
+    last = np.append(first[1:], len(places)) - 1
+    is_shared = owners[places[first]] != owners[places[last]]
+    shared = places[np.repeat(is_shared, last - first + 1)]
+    change = np.zeros(len(words) + 1, np.int64)
+    np.add.at(change, shared, 1)
+    np.add.at(change, shared + n_words, -1)
+    is_own: NDArray[np.bool_] = np.cumsum(change[:-1]) == 0
+    return is_own
+
+
 def share_covered(ranges: Iterable[tuple[int, int]], n_words: int) -> float:
     """Say what share of `n_words` words lies in any of the ranges."""
     n_covered = reached = 0
