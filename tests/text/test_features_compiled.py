@@ -145,6 +145,22 @@ def test_prose_is_not_counted_and_repetition_is():
     assert found[1, 1] == 2 * sum(chars) / (3 * sum(chars) + 2999)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*"。…，、！？.,#{＃；：a中é", "……", "...", "。。。", "x" * 61]), max_size=120
+    ).map("".join),
+    st.lists(
+        st.sampled_from(
+            ["\n", "\r\n", "\r", " ", "\u3000", "a", "b.", "中。", "long line " * 4, "long line " * 3 + "z"]
+        ),
+        max_size=60,
+    ).map("".join),
+)
+def test_marks_and_lines_across_blocks_are_those_defined(marks, lines):
+    compare([marks, lines], ["zh", "en"])
+
+
 def test_only_wanted_texts_are_measured():
     wanted = np.array([False, True, False])
     compare(["one two", "three four", "five"], ["en"] * 3, wanted)
