@@ -111,6 +111,7 @@ def _term_features() -> dict[str, Feature]:
     term, line, mark = frozenset({"terms"}), frozenset({"lines"}), frozenset({"marks"})
     chars, n_terms, n_lines = _MARKS + marks.CHARS, _TERMS + terms.TERMS, _LINES + lines.LINES
     n_words = _TERMS + terms.TERM_WORDS
+    raw = line | {"raw lines"}
     found = {
         "n_term_words": Feature(n_words, None, term),
         "mean_term_chars": Feature(_TERMS + terms.TERM_WORD_CHARS, n_words, term),
@@ -120,11 +121,11 @@ def _term_features() -> dict[str, Feature]:
         "n_stop_terms": Feature(_TERMS + terms.DIFFERENT_STOPS, None, term),
         "line_feed_per_term": Feature(_LINES + lines.LINE_FEEDS, n_terms, term | line),
         "n_line_sentences": Feature(_TERMS + terms.SENTENCES, None, term),
-        "duplicate_raw_line_frac": Feature(_LINES + lines.RAW_DUPLICATES, n_lines, line),
-        "duplicate_raw_line_char_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, chars, line | mark),
-        "duplicate_raw_line_text_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, _TEXT_CHARS, line | mark),
-        "stop_raw_line_frac": Feature(_LINES + lines.STOPS, n_lines, line),
-        "short_raw_line_frac": Feature(_LINES + lines.RAW_SHORT, n_lines, line),
+        "duplicate_raw_line_frac": Feature(_LINES + lines.RAW_DUPLICATES, n_lines, raw),
+        "duplicate_raw_line_char_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, chars, raw | mark),
+        "duplicate_raw_line_text_frac": Feature(_LINES + lines.RAW_DUPLICATE_CHARS, _TEXT_CHARS, raw | mark),
+        "stop_raw_line_frac": Feature(_LINES + lines.STOPS, n_lines, raw),
+        "short_raw_line_frac": Feature(_LINES + lines.RAW_SHORT, n_lines, raw),
     }
     for n in range(2, MAX_TOP_N + 1):
         found[f"top_{n}_term_char_frac"] = Feature(
@@ -142,7 +143,7 @@ FEATURES = _features()
 
 def is_quick(name: str) -> bool:
     """Tell whether a feature needs no words: it takes a small part of the time of one that does."""
-    return FEATURES[name].needs <= {"marks", "lines", "phrases"}
+    return FEATURES[name].needs <= {"marks", "lines", "raw lines", "phrases"}
 
 
 def measure(
@@ -164,11 +165,10 @@ def measure(
     language = np.array([numbers.get(each, words.NO_LANGUAGE) for each in languages], np.int64)
     cjk, limit = definition.SHORT_LINE_CJK_CHARS, definition.SHORT_LINE_CHARS
     short_chars = np.array([cjk if each in ("zh", "ja") else limit for each in languages], np.int64)
-    has_raw = any("_raw_line_" in name for name in names)
     are_few = np.zeros((2, len(texts.ends)), bool)  # the n-grams of words, of terms
     _measure(
         texts.data, texts.ends, wanted, language, short_chars,
-        "marks" in needs, "lines" in needs, has_raw, "phrases" in needs, "words" in needs,
+        "marks" in needs, "lines" in needs, "raw lines" in needs, "phrases" in needs, "words" in needs,
         _greatest_n(needs, "words"), _limits(names, "words", most),
         *phrase_table(((definition.LOREM_IPSUM,), (definition.JAVASCRIPT,), definition.POLICY_PHRASES)),
         line_kinds(), stop_words, np.uint64(stop_factor), *word_tables(), words.alphabetic_characters(),
@@ -182,13 +182,13 @@ def measure(
     found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
     for at, name in enumerate(names):
         for kind, is_few in zip(("words", "terms"), are_few, strict=True):
-            if n_of_grams(name, kind):
+            if _n_of_grams(name, kind):
                 found[is_few, at] = np.nan
     found[~wanted] = np.nan
     return found
 
 
-def n_of_grams(name: str, kind: str) -> int:
+def _n_of_grams(name: str, kind: str) -> int:
     """Give the n of a feature made of n-grams of "words" or "terms"; 0 for another one."""
     return next((int(need.split()[0]) for need in FEATURES[name].needs if need.endswith(f" {kind}")), 0)
 
@@ -197,7 +197,7 @@ def _limits(names: Sequence[str], kind: str, most: Mapping[str, float]) -> NDArr
     """Give the limits as `may_exceed` takes them; below zero where all must be counted."""
     limits = np.array([np.inf, np.inf, 0, np.inf])
     for name in names:
-        n = n_of_grams(name, kind)
+        n = _n_of_grams(name, kind)
         if not n:
             continue
         if name not in most:
