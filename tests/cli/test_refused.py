@@ -49,6 +49,9 @@ def in_folder(tmp_path, monkeypatch):
         ),
         ("dedup in.jsonl -o out --removed -", 2, "removed is '-', not a folder"),
         ("dedup in.jsonl -o - --write-index -", 2, "write_index is '-', not a folder"),
+        ("filter in.jsonl -o out --rejected -", 2, "rejected is '-', not a folder"),
+        ("filter in.jsonl -o out --rejected ./out", 2, "out is given to -o and to --rejected"),
+        ("filter data -o out --rejected data/rejected", 1, "data/rejected: lies in data"),
         ("dedup in.jsonl -o out --removed ./out", 2, "out is given to -o and to --removed"),
         (
             "dedup in.jsonl -o - --removed x --write-index x",

@@ -1,9 +1,9 @@
 """Outputs that would fall upon inputs: refused before anything is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dsllm.errors import OutputError
+from dsllm.errors import ConfigError, OutputError
 from dsllm.io.manifest import MANIFEST
 from dsllm.io.sources import is_url
 
@@ -23,6 +23,22 @@ def check_apart(output: str, inputs: Sequence[str]) -> None:
                 f"{output}: lies in {path}, which is an input, and would be read as part of it",
                 hint="give a folder outside of it",
             )
+
+
+def check_folders(named: Mapping[str, str | None], inputs: Sequence[str]) -> None:
+    """Refuse folders to write, by the flags that name them, that lie in an input or are given twice.
+
+    Raises:
+        OutputError: one lies in an input.
+        ConfigError: two flags name the same one.
+    """
+    seen: dict[Path, str] = {}
+    for flag, path in named.items():
+        if path is None or path == "-":
+            continue
+        check_apart(path, inputs)
+        if (other := seen.setdefault(Path(path).absolute(), flag)) != flag:
+            raise ConfigError(f"{path} is given to {other} and to {flag}", hint="give each its own folder")
 
 
 def check_no_input(path: str | None, inputs: Sequence[str], *, flag: str) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, InputError, OutputError
-from dsllm.io.apart import check_apart, check_no_input
+from dsllm.io.apart import check_folders, check_no_input
 from dsllm.io.atomic import write_atomic
 from dsllm.io.folder import OutputFolder
 from dsllm.io.shards import LineWriter, StandardOutput, line_shard, shard_name
@@ -64,10 +64,10 @@ def run(
         ConfigError: no bands have the recall asked for, or lines set aside have no place to go.
         InputError: there is no document in any input, none has a field that is asked for, or an input would
             lose more than `max_removed`.
-        OutputError: there is no folder for the file of pairs, or it is an input.
+        OutputError: no folder for the file of pairs, or what is to be written is or lies in an input.
     """
     choose_bands(config)
-    _check_folders(output, config, inputs)
+    check_folders({"-o": output, "--removed": config.removed, "--write-index": config.write_index}, inputs)
     if config.bloom:
         return run_bloom(config, inputs, output, options=options, reporter=reporter)
     if config.pairs is not None and not Path(config.pairs).absolute().parent.is_dir():
@@ -104,17 +104,6 @@ def run(
         work = Pass(Path(temporary), options, reporter, hold_bytes=config.memory_bytes // HELD_SHARE)
         job = _Job(config, sources, indexed, out, side, index, work)
         return job.run(", ".join(inputs))
-
-
-def _check_folders(output: str, config: DedupConfig, inputs: Sequence[str]) -> None:
-    named = {"-o": output, "--removed": config.removed, "--write-index": config.write_index}
-    seen: dict[Path, str] = {}
-    for flag, path in named.items():
-        if path is None or path == "-":
-            continue
-        check_apart(path, inputs)
-        if (other := seen.setdefault(Path(path).absolute(), flag)) != flag:
-            raise ConfigError(f"{path} is given to {other} and to {flag}", hint="give each its own folder")
 
 
 @dataclass

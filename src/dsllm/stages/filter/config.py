@@ -82,6 +82,8 @@ class FilterConfig(CleaningSettings, TrainingSettings):
         super().__post_init__()
         if not self.languages:
             raise ConfigError("languages is empty: nothing would be kept", hint="try --languages any")
+        if self.rejected in ("", "-"):
+            raise ConfigError(f"rejected is {self.rejected!r}, not a folder", hint="try --rejected FOLDER")
         for bucket in self.keep_thirds:
             if bucket not in BUCKETS:
                 raise ConfigError(f"keep_thirds: {bucket!r}", hint=f"the buckets are {', '.join(BUCKETS)}")

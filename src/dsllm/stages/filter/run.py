@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dsllm.config import RunOptions
+from dsllm.io.apart import check_folders
 from dsllm.io.atomic import file_sha256
 from dsllm.io.sources import Source, find_sources, total_bytes
 from dsllm.progress import Reporter
@@ -41,12 +42,14 @@ def run(
 
     Raises:
         InputError: a model or a rules file that is missing or no such thing, or no document in any input.
-        ConfigError: a rule that cannot be, or a language that the model does not know.
+        ConfigError: a rule that cannot be, a language that the model does not know, or one folder for two.
+        OutputError: a folder to write lies in an input.
     """
     if config.train_words:
         return perplexity.train(config, inputs, output, options=options, reporter=reporter)
     if config.train_quality:
         return train(config, inputs, output, options=options, reporter=reporter)
+    check_folders({"-o": output, "--rejected": config.rejected}, inputs)
     rules = _check(config)
     content: dict[str, Any] = {}
     if config.lid_model is None:
