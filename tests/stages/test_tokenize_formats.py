@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.stages.test_tokenize import CORPUS, KILLED, QUIET, bytes_of, many_documents, run_encode, run_train
+from tests.stages.tiny_tokens import CORPUS, KILLED, QUIET, bytes_of, many_documents, run_encode, run_train
 
 from dsllm.cli import folders
 from dsllm.config import RunOptions
