@@ -1,6 +1,8 @@
 """Generation's compiled loops against the model itself, which makes no use of them."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -146,3 +148,35 @@ def test_who_is_read_by_loops(model):
     narrow = Transformer(dataclasses.replace(ODD, head_dim=8))
     narrow.init_weights(0)
     assert Decoder(narrow)._panels is None
+
+
+INTERRUPTED = """
+import threading
+from tests.model import test_panels as tests
+
+class Interrupted(threading.Thread):
+    n_started = 0
+
+    def start(self):
+        Interrupted.n_started += 1
+        if Interrupted.n_started == 2:
+            raise KeyboardInterrupt
+        super().start()
+
+model = tests.Transformer(tests.ODD)
+model.init_weights(0)
+decoder = tests.Decoder(model)
+cache = decoder.make_cache(4)
+tests.panels.MIN_THREAD_PRODUCTS = 1
+tests.torch.get_num_threads = lambda: 3
+tests.panels.threading.Thread = Interrupted
+decoder.read([tests.Part([1, 2, 3], 0, cache.take(1))], cache)
+"""
+
+
+def test_an_interrupt_while_threads_start_ends_the_program():
+    """The thread that runs waits for others that never come; it must not keep the program."""
+    command = [sys.executable, "-c", INTERRUPTED]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "KeyboardInterrupt" in ended.stderr

@@ -155,12 +155,15 @@ class Panels:
             1, min(torch.get_num_threads(), self._weights.size * len(logits) // MIN_THREAD_PRODUCTS)
         )
         meeting = np.zeros(1, np.int64)
+        own_rooms = np.empty(
+            (n_threads, n_own), np.float32
+        )  # all before the first thread starts: none may fail
 
         def go(number: int) -> None:
-            own_room = np.empty(n_own, np.float32)
-            read_rows(*(np.array([number, n_threads]), meeting, *others, own_room, logits))
+            read_rows(*(np.array([number, n_threads]), meeting, *others, own_rooms[number], logits))
 
-        threads = [threading.Thread(target=go, args=(number,)) for number in range(1, n_threads)]
+        # Daemons: where this thread is interrupted before it joins them they wait for it, and for ever.
+        threads = [threading.Thread(target=go, args=(number,), daemon=True) for number in range(1, n_threads)]
         for thread in threads:
             thread.start()
         go(0)
