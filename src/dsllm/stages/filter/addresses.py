@@ -22,9 +22,8 @@ _HOST = re.compile(
     r"(?:(?:[a-z][a-z0-9+.\-]*:)?//|mailto:)?(?:[^/?#@]*@)?(?:www\.)?(\[[^\]/?#]*\]|[^/?#:@]+)(?::\d*)?(.*)",
     re.DOTALL,
 )
-_MAX_HOST_CHARS = (
-    253  # RFC 1035, section 2.3.4; no list has a longer one, and all its ends would be looked up
-)
+# RFC 1035, section 2.3.4: no list has a longer one, and all its ends would be looked up.
+_MAX_HOST_CHARS = 253
 _WORD = re.compile(r"[a-z0-9]+|[^\W\d_]+")
 _LOCAL = ("0.0.0.0", "127.0.0.1", "::1")
 
