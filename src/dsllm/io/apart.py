@@ -8,6 +8,13 @@ from dsllm.io.manifest import MANIFEST
 from dsllm.io.sources import is_url
 
 
+def is_within(path: str | Path, folder: str | Path) -> bool:
+    """Tell whether a path is a folder or lies in it; both on this machine, else no."""
+    return not (is_url(str(path)) or is_url(str(folder))) and Path(path).resolve().is_relative_to(
+        Path(folder).resolve()
+    )
+
+
 def check_apart(output: str, inputs: Sequence[str]) -> None:
     """Refuse a folder inside an input folder that no manifest describes: it would become part of the input.
 
@@ -15,10 +22,8 @@ def check_apart(output: str, inputs: Sequence[str]) -> None:
         OutputError: it lies in one.
     """
     for path in inputs:
-        if path == "-" or is_url(path) or is_url(output):
-            continue
-        is_plain = Path(path).is_dir() and not (Path(path) / MANIFEST).is_file()
-        if is_plain and Path(output).resolve().is_relative_to(Path(path).resolve()):
+        is_plain = path != "-" and Path(path).is_dir() and not (Path(path) / MANIFEST).is_file()
+        if is_plain and is_within(output, path):
             raise OutputError(
                 f"{output}: lies in {path}, which is an input, and would be read as part of it",
                 hint="give a folder outside of it",
@@ -55,5 +60,5 @@ def check_no_input(path: str | None, inputs: Sequence[str], *, flag: str) -> Non
         folder = Path("/") if given.startswith("/") else Path()
         found = [Path(given)] if Path(given).exists() else folder.glob(given.lstrip("/"))
         for one in found:
-            if Path(path).resolve().is_relative_to(one.resolve()):
+            if is_within(path, one):
                 raise OutputError(f"{path}: is an input", hint=f"give another file to {flag}")

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Self, cast
 from dsllm import __version__
 from dsllm.config import RunOptions, Settings, command_line
 from dsllm.errors import InputError, OutputError
-from dsllm.io.apart import check_apart
+from dsllm.io.apart import check_apart, is_within
 from dsllm.io.atomic import atomic_file, file_sha256, output_error
 from dsllm.io.manifest import MANIFEST, PARTIAL, InputRecord, Manifest, ShardRecord
 from dsllm.io.sources import find_sources, is_url
@@ -222,7 +222,7 @@ class OutputFolder:
             OutputError: an input lies there.
         """
         for path in self._inputs:
-            if self.output == path or (path != "-" and _is_within(path, self.output)):
+            if self.output == path or (path != "-" and is_within(path, self.output)):
                 raise OutputError(
                     f"{self.output}: {path} is an input, and would be removed",
                     hint="give another folder to -o",
@@ -337,13 +337,6 @@ def _without_absolute_path(value: Any) -> Any:
         return tuple(_without_absolute_path(part) for part in value)
     is_absolute = isinstance(value, str) and value.startswith("/") and Path(value).parent.exists()
     return os.path.relpath(value) if is_absolute else value
-
-
-def _is_within(path: str, folder: str) -> bool:
-    """Tell whether a path is a folder or lies in it; both on this machine, else no."""
-    return not (is_url(path) or is_url(folder)) and Path(path).resolve().is_relative_to(
-        Path(folder).resolve()
-    )
 
 
 def _relative(path: str, folder: Path) -> str:
