@@ -131,6 +131,28 @@ def test_what_is_not_counted_is_within_its_limit(document, kind, top, duplicate)
         np.testing.assert_array_equal(found, exact)
 
 
+@pytest.mark.parametrize("least", [1, 2.5, 5])
+@settings(max_examples=100, deadline=None)
+@given(document=texts, n_lines=st.integers(0, 40))
+@example("No sentence", 0)
+def test_sentences_are_counted_as_far_as_it_takes(least, document, n_lines):
+    document += "\nThis is one. It goes on" * n_lines  # more bytes than are looked at first
+    joined = Texts.join([b"Another one. " * 50, b"", document.encode()])
+    names, wanted = ["n_line_sentences", "n_curly_brackets"], np.ones(3, bool)
+    exact = measure(joined, ["en"] * 3, names, wanted)
+    found = measure(joined, ["en"] * 3, names, wanted, least={"n_line_sentences": least})
+    assert np.array_equal(found[:, 1], exact[:, 1])
+    is_enough = exact[:, 0] >= least
+    assert np.all(found[is_enough, 0] >= least)
+    assert np.array_equal(found[~is_enough, 0], exact[~is_enough, 0])
+
+
+def test_a_long_text_with_sentences_is_not_read_to_its_end():
+    joined = Texts.join([b"This is one. So is this.\n" * 1000])
+    found = measure(joined, ["en"], ["n_line_sentences"], np.ones(1, bool), least={"n_line_sentences": 5})
+    assert 5 <= found[0, 0] < 100
+
+
 def test_prose_is_not_counted_and_repetition_is():
     names = ["top_2_gram_char_frac", "duplicate_5_gram_char_frac", "duplicate_10_gram_char_frac"]
     most = dict.fromkeys(names, 0.2)

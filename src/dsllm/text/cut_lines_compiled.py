@@ -10,8 +10,10 @@ from dsllm.text.marks_compiled import find_phrases, phrase_table
 from dsllm.text.scan import CJK
 from dsllm.text.scan_compiled import decode, word_tables
 from dsllm.text.texts import ROOM_BYTES, Texts
+from dsllm.text.vector import BLOCK_BYTES, copy_block, count_trailing_zeros, load_word, mask_of_equal
 
 _NO_BOUND = 1 << 60
+_BRACKET, _AS_IT_IS = np.uint8(ord("[")), np.uint8(0)
 _EDIT = np.frombuffer(b"edit", np.uint8)
 _NEEDED = np.frombuffer(b"citation needed", np.uint8)
 
@@ -63,15 +65,19 @@ def _cut_texts(
             first = skip_white(data, line, line_end)
             last = skip_white_back(data, first, line_end)
             line = line_end + 1
-            n_words, longest_word = _count_words(data, first, last, classes)
-            if longest_word > max_word_chars or n_words < min_words:
+            # What ends a line is looked at first, since most that go end otherwise; behind a citation, later.
+            has_citation = strip_citations and last > first and data[last - 1] == ord("]")
+            if not has_citation and not _ends_well(
+                data, first, last, good_ends, good_end_ends, bad_ends, bad_end_ends
+            ):
+                continue
+            if not _has_words(data, first, last, classes, min_words, max_word_chars):
                 continue
             line_start = written
             written = _copy_line(data, first, last, strip_citations, target, written)
-            is_good = len(good_end_ends) == 0 or _ends_in(
-                target, line_start, written, good_ends, good_end_ends
+            is_good = not has_citation or _ends_well(
+                target, line_start, written, good_ends, good_end_ends, bad_ends, bad_end_ends
             )
-            is_good = is_good and not _ends_in(target, line_start, written, bad_ends, bad_end_ends)
             if is_good and len(anchors):
                 n_hits = find_phrases(
                     target, line_start, written, anchors, anchor_ends, phrases, phrase_ends, groups, hits,
@@ -89,17 +95,21 @@ def _cut_texts(
             for index in range(written - first):
                 target[text_start + index] = target[first + index]
             written -= first - text_start
-        is_changed[text] = not _is_equal(data, start, end, target, text_start, written)
+        is_changed[text] = not _is_same(data, start, end, target, text_start, written)
         target_ends[text] = written
         start = end
 
 
 @compiled
-def _count_words(data, first, last, classes):
-    """Count words between white space, and CJK characters; tell the longest word's characters too."""
-    n_words = longest = length = 0
+def _has_words(data, first, last, classes, min_words, max_word_chars):
+    """Tell whether a line has words enough, CJK characters being words too, and none of too many characters.
+
+    It is read no further than it takes: most have their words in a few bytes.
+    """
+    may_be_long = _may_have_long_word(data, first, last, max_word_chars)
+    n_words = length = 0
     place = first
-    while place < last:
+    while place < last and (may_be_long or n_words < min_words):
         n_white = white_bytes(data, place)
         if n_white:
             length = 0
@@ -107,28 +117,45 @@ def _count_words(data, first, last, classes):
             continue
         n_words += length == 0
         length += 1
-        longest = max(longest, length)
+        if length > max_word_chars:
+            return False
         if data[place] < 0x80:
             place += 1
         else:
             code, n_bytes = decode(data, place)
             n_words += classes[code] == CJK
             place += n_bytes
-    return n_words, longest
+    return n_words >= min_words
+
+
+@compiled
+def _may_have_long_word(data, first, last, max_word_chars):
+    """Tell whether there are more than so many bytes without a space, going from space to space."""
+    while last - first > max_word_chars:
+        place = first + max_word_chars
+        while place >= first and data[place] != ord(" "):
+            place -= 1
+        if place < first:
+            return True
+        first = place + 1
+    return False
 
 
 @compiled
 def _copy_line(data, first, last, strip_citations, target, written):
+    """Copy a line, 64 bytes at a time, without citations if asked."""
     place = first
     while place < last:
-        if strip_citations and data[place] == ord("["):
-            n_bytes = _citation_bytes(data, place, last)
-            if n_bytes:
-                place += n_bytes
-                continue
-        target[written] = data[place]
-        written += 1
-        place += 1
+        copy_block(data, place, target, written, _AS_IT_IS)
+        n_bytes = min(last - place, BLOCK_BYTES)
+        if strip_citations:
+            n_bytes = min(n_bytes, count_trailing_zeros(mask_of_equal(data, place, _BRACKET)))
+            if n_bytes == 0:
+                n_cut = _citation_bytes(data, place, last)
+                place += max(n_cut, 1)
+                written += n_cut == 0
+        place += n_bytes
+        written += n_bytes
     return written
 
 
@@ -144,6 +171,12 @@ def _citation_bytes(data, place, last):
         elif _is_equal(data, inner, min(last, inner + len(_NEEDED)), _NEEDED, 0, len(_NEEDED)):
             inner += len(_NEEDED)
     return inner + 1 - place if inner < last and data[inner] == ord("]") else 0
+
+
+@compiled
+def _ends_well(data, first, last, good_ends, good_end_ends, bad_ends, bad_end_ends):
+    is_good = len(good_end_ends) == 0 or _ends_in(data, first, last, good_ends, good_end_ends)
+    return is_good and not _ends_in(data, first, last, bad_ends, bad_end_ends)
 
 
 @compiled
@@ -164,5 +197,20 @@ def _is_equal(a, a_start, a_end, b, b_start, b_end):
         return False
     for index in range(a_end - a_start):
         if a[a_start + index] != b[b_start + index]:
+            return False
+    return True
+
+
+@compiled
+def _is_same(a, a_start, a_end, b, b_start, b_end):
+    """Tell whether two texts are equal, eight bytes at a time; seven behind them may be read."""
+    if a_end - a_start != b_end - b_start:
+        return False
+    n_bytes = a_end - a_start
+    for index in range(0, n_bytes, 8):
+        difference = load_word(a, a_start + index) ^ load_word(b, b_start + index)
+        if n_bytes - index < 8:
+            difference &= (np.uint64(1) << np.uint64(8 * (n_bytes - index))) - np.uint64(1)
+        if difference:
             return False
     return True

@@ -4,6 +4,7 @@ What is counted of a text is the same for every language but for the stop words 
 line; a feature is a count over another one. Parts that no feature asks for are left out.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -39,6 +40,10 @@ _TEXT_CHARS = _DUPLICATE + 4 * (MAX_N + 1)  # without line feeds
 _N_COUNTS = _TEXT_CHARS + 1
 _OF_TERMS = 2 * (MAX_N + 1)
 _LOREM, _JAVASCRIPT, _POLICY = range(3)
+
+_SENTENCES = "n_line_sentences"
+_FEW_BYTES = 512  # that mostly have as many sentences as rules ask for
+_LINE_FEED = ord("\n")
 
 Counts = NDArray[np.float64]
 NO_LIMITS: Mapping[str, float] = MappingProxyType({})
@@ -152,12 +157,14 @@ def measure(
     names: Sequence[str],
     wanted: NDArray[np.bool_],
     most: Mapping[str, float] = NO_LIMITS,
+    least: Mapping[str, float] = NO_LIMITS,
 ) -> NDArray[np.float64]:
     """Compute features of texts, shape (n_texts, n_names); NaN for those that are not wanted.
 
     Equal to those of `features.py` with the text's language, but that phrases are found in any case of ASCII
     letters only. Features of n-grams that are surely at most what `most` says may be NaN, which saves the
-    counting.
+    counting; a number of sentences that is at least what `least` says may be too small, but no smaller than
+    that.
     """
     needs: frozenset[str] = frozenset().union(*(FEATURES[name].needs for name in names))
     counts = np.zeros((len(texts.ends), _N_COUNTS))
@@ -176,7 +183,8 @@ def measure(
     )  # fmt: skip
     if "terms" in needs:
         _measure_by_terms(
-            texts.data, texts.ends, wanted, _greatest_n(needs, "terms"), _limits(names, "terms", most),
+            texts.data, texts.ends, wanted, _enough_sentences(names, least), _greatest_n(needs, "terms"),
+            _limits(names, "terms", most),
             *terms.term_tables(), counts, are_few[1],
         )  # fmt: skip
     found = np.stack([FEATURES[name].of(counts) for name in names], axis=1) if names else counts[:, :0]
@@ -207,6 +215,12 @@ def _limits(names: Sequence[str], kind: str, most: Mapping[str, float]) -> NDArr
         if at == 3:
             limits[2] = min(limits[2], n) if limits[2] else n
     return limits
+
+
+def _enough_sentences(names: Sequence[str], least: Mapping[str, float]) -> int:
+    """Give the number of sentences that is enough, where nothing else is asked of terms; 0 to count all."""
+    by_terms = [name for name in names if "terms" in FEATURES[name].needs]
+    return max(1, math.ceil(least[_SENTENCES])) if by_terms == [_SENTENCES] and _SENTENCES in least else 0
 
 
 def _greatest_n(needs: frozenset[str], kind: str) -> int:
@@ -258,7 +272,8 @@ def _measure(
 
 @compiled
 def _measure_by_terms(
-    data, ends, wanted, max_n, limits, term_classes, known_filter, known, cuts, stop_terms, counts, are_few
+    data, ends, wanted, n_enough, max_n, limits, term_classes, known_filter, known, cuts, stop_terms, counts,
+    are_few,
 ):  # fmt: skip
     """Count the terms; a function of its own, since most runs need none and compiling takes long."""
     longest, grams, hashes, chars_before = _make_gram_room(ends)
@@ -269,16 +284,29 @@ def _measure_by_terms(
     for text in range(len(ends)):
         end = ends[text]
         if wanted[text]:
-            measure_terms(
-                data, start, end, term_classes, known_filter, known, cuts, stop_terms, hits, places, slots,
-                kinds, hashes, chars_before, term_counts,
-            )  # fmt: skip
+            n_bytes, is_enough = _FEW_BYTES, False
+            while not is_enough:
+                stop = _line_end(data, start + n_bytes, end) if n_enough else end  # a line has its own ones
+                measure_terms(
+                    data, start, stop, term_classes, known_filter, known, cuts, stop_terms, hits, places,
+                    slots, kinds, hashes, chars_before, term_counts,
+                )  # fmt: skip
+                n_bytes *= 4
+                is_enough = stop == end or term_counts[terms.SENTENCES] >= n_enough
             row = counts[text]
             row[_TERMS : _TERMS + N_TERM_COUNTS] = term_counts
             are_few[text] = _count_grams(
                 hashes, chars_before, term_counts[0], max_n, limits, grams, row, _OF_TERMS
             )
         start = end
+
+
+@compiled
+def _line_end(data, place, end):
+    """Find the place behind the next line feed from a place on."""
+    while place < end and data[place] != _LINE_FEED:
+        place += 1
+    return min(place + 1, end)
 
 
 @compiled

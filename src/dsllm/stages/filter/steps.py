@@ -117,13 +117,13 @@ class Rules:
             names = dict.fromkeys(rule.feature for rule in rules if rule.is_for(language))
             by_names.setdefault(tuple(names), []).append(language)
         n = len(table.documents)
-        most = {} if table.is_thorough else _most(rules)
+        most, least = ({}, {}) if table.is_thorough else (_most(rules), _least(rules))
         for rule in rules:
             table.features.setdefault(rule.feature, np.full(n, np.nan))
         for asked, group in by_names.items():
             wanted = table.looked_at & table.is_language(frozenset(group))
             if asked and wanted.any():
-                found = measure(table.texts, languages, asked, wanted, most)
+                found = measure(table.texts, languages, asked, wanted, most, least)
                 for at, name in enumerate(asked):
                     np.copyto(table.features[name], found[:, at], where=wanted)
 
@@ -135,6 +135,15 @@ def _most(rules: Sequence[Rule]) -> dict[str, float]:
         allowed = -math.inf if rule.max is None or rule.min is not None else rule.max
         most[rule.feature] = min(most.get(rule.feature, math.inf), allowed)
     return {feature: allowed for feature, allowed in most.items() if allowed >= 0}
+
+
+def _least(rules: Sequence[Rule]) -> dict[str, float]:
+    """Give for each feature what passes all its rules, where these have nothing against great values."""
+    least: dict[str, float] = {}
+    for rule in rules:
+        asked = math.inf if rule.min is None or rule.max is not None else rule.min
+        least[rule.feature] = max(least.get(rule.feature, -math.inf), asked)
+    return {feature: asked for feature, asked in least.items() if asked < math.inf}
 
 
 @dataclass(frozen=True)
