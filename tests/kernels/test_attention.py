@@ -124,18 +124,14 @@ def test_rows_of_some_length_go_by_blocks_on_a_cpu(monkeypatch):
         return attention_blocks(*arguments)
 
     monkeypatch.setattr("dsllm.kernels.attention_blocks.attention_blocks", blocks)
-    wide = random_inputs(1, 512, 1, 1, 64)
     rounded = [x.bfloat16() for x in random_inputs(1, 256, 1, 1, 32)]
-    attention(*wide)
     attention(*rounded)
     attention(*rounded, document_ids=torch.arange(256)[None] // 128)
-    assert went == [False, False, True]
+    assert went == [False, True]
     attention(*rounded, document_ids=torch.arange(256)[None] // 64)  # short documents
     attention(*(x.bfloat16() for x in random_inputs(1, 256, 1, 1, 16)))
     attention(*(x.bfloat16() for x in random_inputs(1, 100, 1, 1, 96)))
-    with torch.no_grad():
-        attention(*wide)
-    assert len(went) == 3
+    assert len(went) == 2
 
 
 def test_formula_by_hand(device):

@@ -169,7 +169,7 @@ decoder = tests.Decoder(model)
 cache = decoder.make_cache(4)
 tests.panels.MIN_THREAD_PRODUCTS = 1
 tests.torch.get_num_threads = lambda: 3
-tests.panels.threading.Thread = Interrupted
+threading.Thread = Interrupted
 decoder.read([tests.Part([1, 2, 3], 0, cache.take(1))], cache)
 """
 

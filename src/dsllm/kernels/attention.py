@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dsllm.kernels.attention_cpu import attention_cpu, suits_loops
 from dsllm.kernels.attention_launch import MAX_HEAD_DIM
 from dsllm.kernels.backend import Backend, takes_kernel
 
 # Below this length a CPU is slower in bf16 than in fp32 with all casts: 3.2 times at 64 tokens, 1.2 at 256.
 SHORT_ON_CPU = 512
-# Plain products of blocks beat a CPU's fused operator in training, forward and backward, where rows are not
-# short: 1.4 times in fp32 and 1.6 in bf16 at 512 tokens of 64 channels, 1.2 at 1,024; in bf16 1.3 at 256
-# tokens of 32. They keep the weights: the length is bounded. By dtype: lengths, and least channels.
-BLOCKS_ON_CPU = {torch.bfloat16: (range(128, 2049), 32), torch.float32: (range(512, 1025), 64)}
+# Plain products of blocks beat a CPU's fused operator in bf16, forward and backward, unless rows are short:
+# 1.6 times at 512 tokens of 64 channels, 1.3 at 256 of 32. They keep weights, so lengths have a bound.
+BLOCKS_ON_CPU, MIN_BLOCK_CHANNELS = range(128, 2049), 32
 
 
 def attention(
@@ -30,8 +30,8 @@ def attention(
         v: values, the shape of `k`.
         document_ids: integers, shape (batch, seq_len). A document is a run of equal numbers, and tokens see
             only their own; an id that returns after another is a new document. None: a row is one document.
-        backend: "auto" takes the kernel on a GPU, for fp16 and bf16 and heads of up to 256 channels, and
-            torch's fused operator elsewhere.
+        backend: "auto" takes the kernel on a GPU, for fp16 and bf16 and heads of up to 256 channels, compiled
+            loops in fp32 training on a CPU, and torch's operators elsewhere.
 
     Returns:
         The shape and dtype of `q`.
@@ -46,6 +46,8 @@ def attention(
         from dsllm.kernels.attention_triton import attention_triton
 
         return attention_triton(q, k, v, document_ids)
+    if backend == "auto" and suits_loops(q):
+        return attention_cpu(q, k, v, None if document_ids is None else document_starts(document_ids))
     return attention_torch(q, k, v, document_ids)
 
 
@@ -63,7 +65,7 @@ def attention_formula(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | No
 def attention_torch(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None = None) -> Tensor:
     """Compute attention by torch's fused operator, once a document: no mask and no wasted product.
 
-    On a CPU some shapes go block by block instead.
+    On a CPU some shapes go block by block in bf16 instead.
     """
     if _suits_blocks(q, document_ids):
         from dsllm.kernels.attention_blocks import attention_blocks
@@ -151,15 +153,12 @@ def _suits_kernel(q: Tensor) -> bool:
 
 def _suits_blocks(q: Tensor, document_ids: Tensor | None) -> bool:
     batch, seq_len, _, head_dim = q.shape
-    if q.device.type != "cpu" or q.dtype not in BLOCKS_ON_CPU:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return False
-    if q.dtype == torch.float32 and (not torch.is_grad_enabled() or torch.compiler.is_compiling()):
-        return False  # forward alone the fused operator is as fast
-    lengths, min_channels = BLOCKS_ON_CPU[q.dtype]
-    if seq_len not in lengths or head_dim < min_channels:
+    if seq_len not in BLOCKS_ON_CPU or head_dim < MIN_BLOCK_CHANNELS:
         return False
     n_documents = batch if document_ids is None else int(_is_start(document_ids).sum())
-    return batch * seq_len >= lengths.start * n_documents
+    return batch * seq_len >= BLOCKS_ON_CPU.start * n_documents
 
 
 def _check_shapes(q: Tensor, k: Tensor, v: Tensor, document_ids: Tensor | None) -> None:

@@ -7,7 +7,6 @@ however many threads there are. `decoder.py` does the same by torch's operators.
 """
 
 import mmap
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from dsllm.kernels.threads import count_threads, run_threads
 
 BLOCK = 16
 MIN_THREAD_PRODUCTS = 1 << 22  # for each thread: what takes as long as to start one
@@ -151,24 +152,14 @@ class Panels:
         from dsllm.kernels.panels_compiled import read_rows
 
         *others, logits = arguments
-        n_threads = max(
-            1, min(torch.get_num_threads(), self._weights.size * len(logits) // MIN_THREAD_PRODUCTS)
-        )
+        n_threads = count_threads(self._weights.size * len(logits), MIN_THREAD_PRODUCTS)
         meeting = np.zeros(1, np.int64)
-        own_rooms = np.empty(
-            (n_threads, n_own), np.float32
-        )  # all before the first thread starts: none may fail
+        own_rooms = np.empty((n_threads, n_own), np.float32)  # all before the first thread starts
 
         def go(number: int) -> None:
             read_rows(*(np.array([number, n_threads]), meeting, *others, own_rooms[number], logits))
 
-        # Daemons: where this thread is interrupted before it joins them they wait for it, and for ever.
-        threads = [threading.Thread(target=go, args=(number,), daemon=True) for number in range(1, n_threads)]
-        for thread in threads:
-            thread.start()
-        go(0)
-        for thread in threads:
-            thread.join()
+        run_threads(go, n_threads)
 
 
 Part = Tensor | Sequence[Tensor]  # a gain, or matrices whose outputs lie side by side

@@ -8,6 +8,8 @@ row by row. Several threads run the same code, each on its part, and meet after 
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.kernels.exponential_compiled import exponential
+from dsllm.kernels.share_compiled import part_of
 from dsllm.text.compiled import compiled
 from dsllm.text.vector_floats import (
     BLOCK,
@@ -32,25 +34,7 @@ _INPUT_GAIN, _QKV, _OUTPUT, _MLP_GAIN, _GATE, _UP, _DOWN = range(N_PLACES)
 
 _NEAR_NUMBERS = 1 << 17
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LOWEST = np.float32(-87)  # below, the exponential is no normal number
 _LOWEST_SCORE = np.float32(-3e38)
-_LOG2_E = np.float32(1.4426950408889634)
-_ROUNDER = np.float32(1.5 * 2**23)  # added and taken away again, it leaves an integer
-# ln 2 in two parts, the first of few bits, so that its product with an integer is exact
-_LN2_HIGH, _LN2_LOW = np.float32(0.693145751953125), np.float32(1.4286068203094172e-06)
-_C2, _C3, _C4 = np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
-_C5, _C6, _C7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
-
-
-@compiled
-def exponential(x):
-    """Compute e**x for x <= 0: Taylor's series about the nearest multiple of ln 2, |r| <= 0.35, to r**7."""
-    bounded = max(x, _LOWEST)
-    n = bounded * _LOG2_E + _ROUNDER - _ROUNDER
-    r = bounded - n * _LN2_HIGH - n * _LN2_LOW
-    tail = _C3 + r * (_C4 + r * (_C5 + r * (_C6 + r * _C7)))
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return (_ONE + r + r * r * (_C2 + r * tail)) * power
 
 
 @compiled
@@ -132,12 +116,6 @@ def _wait(meeting, n_threads):
 
 
 @compiled
-def _part(share, n):
-    """Give this thread's part of `n` things: its first, and the one behind its last."""
-    return n * share[0] // share[1], n * (share[0] + 1) // share[1]
-
-
-@compiled
 def _near(n_inputs, lanes):
     """Say how many blocks of rows stay in the second cache while all panels pass."""
     return max(1, _NEAR_NUMBERS // (n_inputs * lanes))
@@ -160,7 +138,7 @@ def _multiply(weights, at, x, block, n_inputs, out, out_at):
 def _norm(share, x, n_blocks, d_model, weights, gain_at, eps, out):
     """Norm each row, see `rms_norm`."""
     lanes = x.shape[2]
-    first, last = _part(share, n_blocks)
+    first, last = part_of(share, n_blocks)
     for block in range(first, last):
         factors = np.zeros(16, np.float32)
         for channel in range(d_model):
@@ -179,7 +157,7 @@ def _project(share, weights, at, x, n_inputs, out, own_room):
     """Multiply all rows by a matrix; write the results row by row, (n_rows, n_columns)."""
     n_rows, n_columns = out.shape
     lanes = x.shape[2]
-    first, last = _part(share, (n_columns + BLOCK - 1) // BLOCK)
+    first, last = part_of(share, (n_columns + BLOCK - 1) // BLOCK)
     n_blocks, n_near = (n_rows + lanes - 1) // lanes, _near(n_inputs, lanes)
     for near in range(0, n_blocks, n_near):
         for panel in range(first, last):
@@ -195,7 +173,7 @@ def _project(share, weights, at, x, n_inputs, out, own_room):
 def _add_product(share, weights, at, x, n_inputs, out, own_room):
     """Multiply all rows by a matrix, and add the results to `out`."""
     n_blocks, n_columns, lanes = out.shape
-    first, last = _part(share, n_columns // BLOCK)
+    first, last = part_of(share, n_columns // BLOCK)
     n_near = _near(n_inputs, lanes)
     for near in range(0, n_blocks, n_near):
         for panel in range(first, last):
@@ -210,7 +188,7 @@ def _add_product(share, weights, at, x, n_inputs, out, own_room):
 def _gate(share, weights, place, x, d_model, d_ff, out, own_room):
     """Compute silu(x gate) * (x up)."""
     n_blocks, _, lanes = x.shape
-    first, last = _part(share, d_ff // BLOCK)
+    first, last = part_of(share, d_ff // BLOCK)
     size, n_near = BLOCK * lanes, _near(d_model, lanes)
     for near in range(0, n_blocks, n_near):
         for panel in range(first, last):
@@ -249,7 +227,7 @@ def _store(share, heads, turns, keys, values, pages_of, rows):
     n_rows, n_all, head_dim = heads.shape
     n_kv_heads, page_tokens = keys.shape[1:3]
     n_turned = n_all - n_kv_heads
-    first, last = _part(share, n_rows)
+    first, last = part_of(share, n_rows)
     for row in range(first, last):
         _turn(heads, row, n_turned, turns)
         newest = rows[1, row] - 1
@@ -277,7 +255,7 @@ def _attend(share, heads, keys, values, pages_of, rows, own_room, out):
     n_rows, n_all, head_dim = heads.shape
     n_kv_heads, lanes = keys.shape[1], out.shape[2]
     n_sharing = n_all // n_kv_heads - 2
-    first, last = _part(share, n_rows * n_kv_heads)
+    first, last = part_of(share, n_rows * n_kv_heads)
     for number in range(first, last):  # heads inside: a page of all of them lies together
         row, kv_head = number // n_kv_heads, number % n_kv_heads
         pages, n_tokens = pages_of[rows[0, row]], rows[1, row]

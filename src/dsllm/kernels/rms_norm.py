@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.rows_cpu import rms_norm_cpu, suits_loops
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, backend: Backend = "auto") -> Tensor:
@@ -13,7 +14,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, backend: Backend =
         x: activations, shape (..., d_model), fp32 or bf16.
         weight: learned gain, shape (d_model,).
         eps: added to the mean square, so in units of x squared.
-        backend: "auto" takes the kernel on a GPU and the formula elsewhere.
+        backend: "auto" takes the kernel on a GPU, compiled loops in fp32 training on a CPU, and the formula
+            elsewhere.
 
     Returns:
         The shape and dtype of `x`; computed in fp32, rounded once.
@@ -28,6 +30,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, backend: Backend =
         from dsllm.kernels.rms_norm_triton import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)
+    if backend == "auto" and suits_loops(x, weight):
+        return rms_norm_cpu(x, None, weight, eps)[0]
     return rms_norm_torch(x, weight, eps)
 
 
@@ -57,6 +61,8 @@ def add_rms_norm(
         from dsllm.kernels.rms_norm_triton import add_rms_norm_triton
 
         return add_rms_norm_triton(x, residual, weight, eps)
+    if backend == "auto" and suits_loops(x, residual, weight):
+        return rms_norm_cpu(x, residual, weight, eps)
     stream = x + residual
     return rms_norm_torch(stream, weight, eps), stream
 

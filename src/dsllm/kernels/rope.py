@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.rows_cpu import CHANNELS, rotate_cpu, suits_loops
 
 
 def rotate(
@@ -19,7 +20,8 @@ def rotate(
         k: keys, shape (batch, seq_len, n_kv_heads, head_dim).
         cos: as in `apply_rope`.
         sin: as in `apply_rope`.
-        backend: "auto" takes the kernel on a GPU, one launch for both, and the formula elsewhere.
+        backend: "auto" takes the kernel on a GPU, one launch for both, compiled loops in fp32 training on a
+            CPU, and the formula elsewhere.
 
     Raises:
         ValueError: shapes that do not fit each other, or `q` or `k` is a leaf that wants a gradient.
@@ -29,6 +31,8 @@ def rotate(
         from dsllm.kernels.rope_triton import rotate_triton
 
         return rotate_triton(q, k, cos, sin)
+    if backend == "auto" and suits_loops(q, k, cos, sin) and q.shape[3] % (2 * CHANNELS) == 0:
+        return rotate_cpu(q, cos, sin), rotate_cpu(k, cos, sin)
     return apply_rope(q, cos, sin), apply_rope(k, cos, sin)
 
 

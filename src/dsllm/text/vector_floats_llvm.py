@@ -8,7 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from dsllm.text.vector_floats import BLOCK, GROUP
+from dsllm.text.vector_floats import BLOCK, GROUP, TILE_ROWS
 
 _INDEX, _PLACE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
 _BLOCK = ir.VectorType(_FLOAT, BLOCK)
@@ -98,6 +98,94 @@ def _make_multiply_panel(lanes):
 
 
 multiply_panel_4, multiply_panel_8, multiply_panel_16 = map(_make_multiply_panel, (4, 8, 16))
+
+
+def _make_multiply_tile(n_vectors):
+    """Keep 8 rows of `n_vectors` blocks of sums: each number of a row is multiplied by as many blocks."""
+
+    @intrinsic
+    def multiply_tile(
+        typing_context, a, a_index, a_row, a_step, n, b, b_index, b_step, out, out_index, out_row, is_sum
+    ):
+        def generate(context, builder, signature, arguments):
+            first_row, column, target = (_at(context, builder, signature, arguments, i) for i in (0, 5, 8))
+            a_row, a_step, n, b_step = (arguments[i] for i in (2, 3, 4, 7))
+            out_row, is_sum = arguments[10:12]
+            rows = [builder.gep(first_row, [builder.mul(a_row, _INDEX(row))]) for row in range(TILE_ROWS)]
+            places = [
+                builder.gep(target, [builder.add(builder.mul(out_row, _INDEX(row)), _INDEX(BLOCK * vector))])
+                for row in range(TILE_ROWS)
+                for vector in range(n_vectors)
+            ]
+            keeps = builder.icmp_signed("!=", is_sum, _INDEX(0))
+            before = [builder.select(keeps, _load(builder, place), _ZEROS) for place in places]
+            with _loop(builder, n, before) as (number, sums, following):
+                own = builder.gep(column, [builder.mul(number, b_step)])
+                blocks = [_load(builder, builder.gep(own, [_INDEX(BLOCK * i)])) for i in range(n_vectors)]
+                for row, start in enumerate(rows):
+                    factor = builder.load(builder.gep(start, [builder.mul(number, a_step)]))
+                    spread = _spread(builder, factor)
+                    for vector, block in enumerate(blocks):
+                        total = sums[row * n_vectors + vector]
+                        following.append(_multiply_add(builder, spread, block, total))
+            for place, total in zip(places, following, strict=True):
+                _store(builder, total, place)
+            return context.get_dummy_value()
+
+        i = types.int64
+        return types.none(a, i, i, i, i, b, i, i, out, i, i, i), generate
+
+    return multiply_tile
+
+
+multiply_tile_16, multiply_tile_32 = map(_make_multiply_tile, (1, 2))
+
+
+@intrinsic
+def sum_of_products(typing_context, one, one_index, two, two_index, n_blocks):
+    """Keep 16 sums."""
+
+    def generate(context, builder, signature, arguments):
+        first, second = (_at(context, builder, signature, arguments, i) for i in (0, 2))
+        with _loop(builder, arguments[4], [_ZEROS]) as (block, (total,), following):
+            place = builder.mul(block, _INDEX(BLOCK))
+            own, other = (_load(builder, builder.gep(start, [place])) for start in (first, second))
+            following.append(_multiply_add(builder, own, other, total))
+        return builder.extract_element(_halve(builder, following[0], 1), _PLACE(0))
+
+    return types.float32(one, types.int64, two, types.int64, types.int64), generate
+
+
+@intrinsic
+def greatest_of(typing_context, row, row_index, n_blocks):
+    """Keep the greatest of each place in a block."""
+
+    def generate(context, builder, signature, arguments):
+        start = _at(context, builder, signature, arguments, 0)
+        lowest = ir.Constant(_BLOCK, [float("-inf")] * BLOCK)
+        with _loop(builder, arguments[2], [lowest]) as (block, (most,), following):
+            own = _load(builder, builder.gep(start, [builder.mul(block, _INDEX(BLOCK))]))
+            following.append(builder.select(builder.fcmp_ordered(">", own, most), own, most))
+        most, n = following[0], BLOCK
+        while n > 1:
+            n //= 2
+            one, two = (_pick(builder, most, most, list(range(at, at + n))) for at in (0, n))
+            most = builder.select(builder.fcmp_ordered(">", one, two), one, two)
+        return builder.extract_element(most, _PLACE(0))
+
+    return types.float32(row, types.int64, types.int64), generate
+
+
+@intrinsic
+def multiply_add(typing_context, one, two, three):
+    """Call LLVM's, which it knows of many at a time."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 3)
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.f32"), arguments)
+
+    number = types.float32
+    return number(number, number, number), generate
 
 
 @intrinsic

@@ -21,6 +21,7 @@ from dsllm.model.transformer import Transformer
 from dsllm.parallel.estimate import measure_flops_per_s
 from dsllm.parallel.mesh import Ranks
 from dsllm.progress import Bar, Reporter
+from dsllm.text.compiled import announce_compiling
 from dsllm.train.checkpoint import (
     TrainState,
     clear_checkpoints,
@@ -135,7 +136,7 @@ def train(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
     """
     run = _Run(job, settings, folder, ranks=ranks, reporter=reporter)
-    with watch_signals() as stop:
+    with watch_signals() as stop, announce_compiling(reporter.say):
         return run.go(stop)
 
 
