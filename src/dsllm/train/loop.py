@@ -31,6 +31,7 @@ from dsllm.train.checkpoint import (
     share_state,
     thin_checkpoints,
 )
+from dsllm.train.heap import keep_freed_memory
 from dsllm.train.interrupt import StopRequest, watch_signals
 from dsllm.train.losses import LossSum
 from dsllm.train.metrics import MetricsFile
@@ -136,6 +137,8 @@ def train(
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after a checkpoint.
     """
     run = _Run(job, settings, folder, ranks=ranks, reporter=reporter)
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
     with watch_signals() as stop, announce_compiling(reporter.say):
         return run.go(stop)
 

@@ -1,0 +1,37 @@
+"""Freed memory that stays with the process."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# fields of `struct mallinfo2`, see mallinfo(3): the first is the heap's size, the fourth the blocks outside it
+ALLOCATE = """
+import ctypes, sys
+from dsllm.train.heap import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "heap a b outside c d e f g h".split()]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype, libc.malloc.restype, libc.free.argtypes = Info, ctypes.c_void_p, [ctypes.c_void_p]
+before = libc.mallinfo2()
+block = libc.malloc(20 << 20)
+during = libc.mallinfo2()
+libc.free(block)
+print(during.outside - before.outside, during.heap - before.heap >> 20, libc.mallinfo2().heap - during.heap)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_large_block_is_of_the_heap_and_stays():
+    found = {}
+    for name in ("keep", "return"):
+        command = [sys.executable, "-c", ALLOCATE, name]
+        found[name] = subprocess.run(command, capture_output=True, check=True).stdout.split()
+    assert found["keep"] == [b"0", b"20", b"0"]
+    assert found["return"] == [b"1", b"0", b"0"]
