@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-LR_MAX, BETAS, EPS, WEIGHT_DECAY, GRAD_CLIP = 1e-3, (0.9, 0.95), 1e-8, 0.1, 1.0
+LR_MAX, BETAS, EPS, WEIGHT_DECAY, GRAD_CLIP = 4.2e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
 DTYPES = ("fp32", "bf16", "bf16-weights")
 NANOCHAT_SOURCE = "NANOCHAT_SOURCE"  # variable that names a clone, which is no package
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# fields of `struct mallinfo2`, see mallinfo(3): the first is the heap's size, the fourth the blocks outside it
+# Of `struct mallinfo2`, see mallinfo(3): the first is the size of the heap, the fourth the blocks outside it.
 ALLOCATE = """
 import ctypes, sys
 from dsllm.train.heap import keep_freed_memory

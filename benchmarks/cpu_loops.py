@@ -1,0 +1,95 @@
+"""The compiled loops of fp32 training on a CPU beside torch's operators: attention, norms, gates, rotation.
+
+    python benchmarks/cpu_loops.py [--rounds 9]
+
+One thread. In each round both go once forward and once backward over the same numbers; CPU time, the median
+of rounds, and the median of the rounds' ratios. Attention also in GFLOP/s: two products forward and five
+backward, half a square each.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from dsllm.kernels.attention import attention
+from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
+from dsllm.kernels.rope import rotate
+from dsllm.kernels.swiglu import swiglu
+from dsllm.train.heap import keep_freed_memory
+
+# batch, seq_len, n_heads, n_kv_heads, head_dim
+ATTENTIONS = [(8, 256, 8, 4, 32), (4, 512, 8, 4, 64), (2, 1024, 8, 4, 64), (1, 2048, 8, 8, 128)]
+N_WARM_UPS = 2
+
+Run = Callable[[str], Sequence[Tensor]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the loops of fp32 training on a CPU.")
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    keep_freed_memory()
+    print("| what | dsllm, ms forward, backward | torch | torch's over dsllm's time |")
+    print("|---|---|---|---|")
+    for shape in ATTENTIONS:
+        batch, seq_len, n_heads, n_kv_heads, head_dim = shape
+        q, k, v = (leaf(batch, seq_len, heads, head_dim) for heads in (n_heads, n_kv_heads, n_kv_heads))
+        n_flops = 2 * batch * n_heads * seq_len**2 * head_dim
+        name = f"attention, {batch} x {seq_len}, {n_heads} heads on {n_kv_heads}, {head_dim} channels"
+        run = attention_run(q, k, v)
+        compare(name, run, given.rounds, n_flops)
+    x, residual, gain = leaf(8, 256, 256), leaf(8, 256, 256), leaf(256)
+    compare("RMSNorm, 2,048 x 256", lambda by: [rms_norm(x, gain, backend=by)], given.rounds)
+    compare("the same, residual added", lambda by: add_rms_norm(x, residual, gain, backend=by), given.rounds)
+    gate, up = leaf(8, 256, 704), leaf(8, 256, 704)
+    compare("SwiGLU, 2,048 x 704", lambda by: [swiglu(gate, up, backend=by)], given.rounds)
+    q, k = leaf(8, 256, 8, 32), leaf(8, 256, 4, 32)
+    cos, sin = torch.randn(2, 1, 256, 1, 16)
+    compare("RoPE, 2,048 x 8 and 4 x 32", lambda by: rotate(q * 1, k * 1, cos, sin, backend=by), given.rounds)
+
+
+def leaf(*shape: int) -> Tensor:
+    return torch.randn(*shape, requires_grad=True)
+
+
+def attention_run(q: Tensor, k: Tensor, v: Tensor) -> Run:
+    return lambda by: [attention(q, k, v, backend=by)]
+
+
+def compare(name: str, run: Run, n_rounds: int, n_flops: int = 0) -> None:
+    """Time both, in turns, and print a row."""
+    times: dict[str, list[tuple[float, float]]] = {"auto": [], "torch": []}
+    for _ in range(n_rounds + N_WARM_UPS):
+        for backend, found in times.items():
+            found.append(time_both(run, backend))
+    measured = {backend: found[N_WARM_UPS:] for backend, found in times.items()}
+    middles = {
+        backend: [statistics.median(column) for column in zip(*found, strict=True)]
+        for backend, found in measured.items()
+    }
+    ratio = statistics.median(
+        sum(theirs) / sum(own) for own, theirs in zip(measured["auto"], measured["torch"], strict=True)
+    )
+    cells = [f"{1e3 * forward:.2f}, {1e3 * backward:.2f}" for forward, backward in middles.values()]
+    if n_flops:
+        forward, backward = middles["auto"]
+        cells[0] += f" ({n_flops / forward / 1e9:.0f}, {2.5 * n_flops / backward / 1e9:.0f} GFLOP/s)"
+    print(f"| {name} | {cells[0]} | {cells[1]} | {ratio:.2f} |", flush=True)
+
+
+def time_both(run: Run, backend: str) -> tuple[float, float]:
+    started_s = time.process_time()
+    results = run(backend)
+    between_s = time.process_time()
+    torch.autograd.backward(list(results), [torch.ones_like(each) for each in results])
+    return between_s - started_s, time.process_time() - between_s
+
+
+if __name__ == "__main__":
+    main()
