@@ -2,10 +2,10 @@
 
     python benchmarks/filter_speed.py INPUT.jsonl.zst --small SMALL.jsonl.zst [--rounds 3]
 
-The peers are slow, so they get the smaller input, which has some of the same documents; speeds are compared,
-each over its own text. In a round dsllm and each peer run one after the other on one core. CPU seconds are
-user and system time of the process and all its children, starting it included; MB are of UTF-8 text. dsllm
-and datatrove read zstd and write plain lines; dolma reads and writes gzip.
+The peers are slow: `--small` may be less of the same documents, and speeds are compared, each over its own
+text; where starting counts, give both the same. In a round dsllm and each peer run one after the other on one
+core. CPU seconds are user and system time of the process and all its children, starting it included; MB are
+of UTF-8 text. dsllm and datatrove read zstd and write plain lines; dolma reads and writes gzip.
 
 - gopher: datatrove's GopherQualityFilter, then GopherRepetitionFilter; each of them alone too.
 - c4: C4QualityFilter; fineweb: FineWebQualityFilter; gopher_v2, c4_v2: the taggers of dolma 1.2.1.

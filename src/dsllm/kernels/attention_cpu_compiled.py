@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dsllm.kernels.exponential_compiled import exponential
 from dsllm.kernels.share_compiled import part_of
 from dsllm.text.compiled import compiled
+from dsllm.text.vector import prefetch_byte
 from dsllm.text.vector_floats import (
     BLOCK,
     TILE_ROWS,
@@ -24,6 +25,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 TILE_KEYS = 32
+_AHEAD = 12  # tokens
 BLOCK_QUERIES = 64  # whose weights are held at a time
 _LOWEST, _LEAST = np.float32(-3e38), np.float32(-60)  # a score that is hidden; one that weighs 1e-26
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -131,6 +133,7 @@ def attend_heads_backward(
                     _score(queries, tile, turned_keys, low, high, weights, place)
                     _score(douts, tile, turned_values, low, high, dweights, place)
                     for query in range(tile, end):
+                        _prefetch_row(out, row, query + _AHEAD, head)
                         at = ((row * seq_len + query) * n_heads + head) * head_dim
                         _soften_backward(
                             weights, dweights, query - begin, low, high, own_starts[query], query + 1,
@@ -157,8 +160,18 @@ def _padded(n):
 def _take_rows(x, row, head, factor, rows):
     """Copy one head's rows, (seq_len, head_dim), times a factor."""
     for token in range(x.shape[1]):
+        _prefetch_row(x, row, token + _AHEAD, head)
         for channel in range(x.shape[3]):
             rows[token, channel] = x[row, token, head, channel] * factor
+
+
+@compiled
+def _prefetch_row(x, row, token, head):
+    """Begin to fetch one token's channels; the processor itself does not see such long strides coming."""
+    _, seq_len, n_heads, head_dim = x.shape
+    at = ((row * seq_len + token) * n_heads + head) * head_dim
+    for channel in range(0, head_dim, BLOCK):
+        prefetch_byte(x, 4 * (at + channel))
 
 
 @compiled
@@ -173,6 +186,7 @@ def _put_rows(rows, factor, x, row, begin, end, head):
 def _turn_rows(x, row, head, columns):
     """Copy one head's rows as columns, (head_dim, seq_len)."""
     for token in range(x.shape[1]):
+        _prefetch_row(x, row, token + _AHEAD, head)
         for channel in range(x.shape[3]):
             columns[channel, token] = x[row, token, head, channel]
 

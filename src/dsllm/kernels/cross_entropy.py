@@ -123,8 +123,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         rows, factor = _round_factors(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False), fast_fp32_products(factor):
-            for chunk in _chunks(targets, options.ignore_index, weight.shape):
-                logits = rows[chunk] @ factor.T
+            for chunk, logits in _logits(rows, factor, targets, options.ignore_index):
                 losses = options.overwrite(logits, targets[chunk], has_gradient=gradients.are_needed)
                 loss += losses.sum()
                 if gradients.are_needed:
@@ -152,8 +151,7 @@ class _TokenCrossEntropy(torch.autograd.Function):
         rows, factor = _round_factors(hidden, weight)
         result = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, options.ignore_index, weight.shape):
-                logits = rows[chunk] @ factor.T
+            for chunk, logits in _logits(rows, factor, targets, options.ignore_index):
                 result[chunk] = options.overwrite(logits, targets[chunk], has_gradient=False).float()
         ctx.save_for_backward(hidden, weight, targets)
         ctx.options, ctx.dtype = options, factor.dtype
@@ -166,8 +164,7 @@ class _TokenCrossEntropy(torch.autograd.Function):
         gradients = _Gradients.zeros(hidden, weight, ctx.needs_input_grad)
         rows, factor = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for chunk in _chunks(targets, ctx.options.ignore_index, weight.shape):
-                logits = rows[chunk] @ factor.T
+            for chunk, logits in _logits(rows, factor, targets, ctx.options.ignore_index):
                 ctx.options.overwrite(logits, targets[chunk], upstream=grads[0][chunk])
                 gradients.add(logits, rows, factor, chunk)
         return (*gradients.finish(weight.dtype), None, None)
@@ -251,8 +248,14 @@ def _round_factors(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), weight.to(dtype)
 
 
-def _chunks(targets: Tensor, ignore_index: int, shape: Sequence[int]) -> Iterator[Tensor]:
-    """Yield the indices of the tokens that count, some at a time; `shape` is the weight's."""
+def _logits(
+    rows: Tensor, factor: Tensor, targets: Tensor, ignore_index: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the indices of the tokens that count, some at a time, and their logits, in one room for all."""
     counted = (targets != ignore_index).nonzero().flatten()
-    if counted.numel():
-        yield from torch.split(counted, chunk_tokens(*shape))
+    if not counted.numel():
+        return
+    chunks = torch.split(counted, chunk_tokens(*factor.shape))
+    room = rows.new_empty(len(chunks[0]), len(factor))
+    for chunk in chunks:
+        yield chunk, torch.mm(rows[chunk], factor.T, out=room[: len(chunk)])

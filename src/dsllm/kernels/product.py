@@ -1,6 +1,6 @@
 """Products with weights, in fp32 on a CPU by the faster of torch's two libraries."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -21,10 +21,19 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     Forward and backward of a training step in fp32 on a CPU go through `fast_fp32_products`; all else is
     torch's linear function, which autocast rounds for.
     """
-    if _gains(weight) and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        result: Tensor = _Product.apply(x, weight)  # type: ignore[no-untyped-call]
-        return result
-    return functional.linear(x, weight)
+    return products(x, [weight])[0]
+
+
+def products(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Multiply rows by several weights, as `product` does by one.
+
+    On a CPU their gradients of `x` are added up as they are computed, in place.
+    """
+    is_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if is_training and all(map(_gains, weights)):
+        results: tuple[Tensor, ...] = _Products.apply(x, *weights)  # type: ignore[no-untyped-call]
+        return results
+    return tuple(functional.linear(x, weight) for weight in weights)
 
 
 def has_wide_products(x: Tensor) -> bool:
@@ -53,25 +62,31 @@ def fast_fp32_products(weight: Tensor) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-class _Product(torch.autograd.Function):
+class _Products(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        x, weight = arguments
-        ctx.save_for_backward(x, weight)
-        with fast_fp32_products(weight):
-            return functional.linear(x, weight)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        x, *weights = arguments
+        ctx.save_for_backward(x, *weights)
+        with fast_fp32_products(weights[0]):
+            return tuple(functional.linear(x, weight) for weight in weights)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needs_x, needs_weight = ctx.needs_input_grad
-        with fast_fp32_products(weight):
-            rows = grads[0].flatten(0, -2)
-            return (
-                (rows @ weight).view(x.shape) if needs_x else None,
-                rows.T @ x.flatten(0, -2) if needs_weight else None,
-            )
+        x, *weights = ctx.saved_tensors
+        needs_x, *needs_weights = ctx.needs_input_grad
+        with fast_fp32_products(weights[0]):
+            rows = [grad.flatten(0, -2) for grad in grads]
+            dx = rows[0] @ weights[0] if needs_x else None
+            for grad, weight in zip(rows[1:], weights[1:], strict=True):
+                if dx is not None:
+                    dx.addmm_(grad, weight)
+            inputs = x.flatten(0, -2)
+            dweights = [
+                grad.T @ inputs if is_needed else None
+                for grad, is_needed in zip(rows, needs_weights, strict=True)
+            ]
+        return None if dx is None else dx.view(x.shape), *dweights
 
 
 def _gains(weight: Tensor) -> bool:

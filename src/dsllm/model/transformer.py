@@ -15,7 +15,7 @@ from torch.nn import functional
 from dsllm.kernels.attention import attention
 from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy import cross_entropy
-from dsllm.kernels.product import product
+from dsllm.kernels.product import product, products
 from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
 from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
@@ -150,9 +150,9 @@ class Attention(nn.Module):
 
         The number of heads is read off the projections, which tensor parallelism may have cut.
         """
-        q, k, v = (
-            projection(x).unflatten(-1, (-1, self.head_dim))  # (batch, seq_len, heads, head_dim)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        projections = products(x, [self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
+        q, k, v = (  # (batch, seq_len, heads, head_dim)
+            each.view(*x.shape[:-1], -1, self.head_dim) for each in projections
         )
         q, k = rotate(q, k, *rope, backend=self.backend)
         mixed = attention(q, k, v, document_ids=document_ids, backend=self.backend)
@@ -171,7 +171,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token of `x`, shape (batch, seq_len, d_model), by itself."""
-        return cast(Tensor, self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), backend=self.backend)))
+        gate, up = products(x, [self.gate_proj.weight, self.up_proj.weight])
+        return cast(Tensor, self.down_proj(swiglu(gate, up, backend=self.backend)))
 
 
 class RMSNorm(nn.Module):
