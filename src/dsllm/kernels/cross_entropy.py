@@ -20,7 +20,7 @@ from dsllm.kernels.cross_entropy_logits import IGNORED, overwrite_with_gradient,
 from dsllm.kernels.product import fast_fp32_products, has_wide_products
 
 CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
-MIN_CHUNK_TOKENS = 384
+MIN_CHUNK_TOKENS = 512
 NEAR_NUMBERS = 2**19  # of the weight's gradient that a CPU adds to at a time
 
 
@@ -28,7 +28,7 @@ def chunk_tokens(vocab_size: int, d_model: int) -> int:
     """Say how many tokens' logits are held at a time: vocab_size times that many numbers.
 
     Each chunk adds its part to the weight's gradient, vocab_size * d_model numbers to read and write. With
-    few tokens that costs more than the products, so there are at least 384 and at least d_model / 2.
+    few tokens that costs more than the products, so there are at least 512 and at least d_model / 2.
     """
     return max(CHUNK_LOGITS // vocab_size, MIN_CHUNK_TOKENS, d_model // 2)
 
