@@ -24,6 +24,9 @@ def main() -> None:
     gc.set_threshold(200_000, 20, 100)
     # NumPy's matrix products here are tiny, and its threads would spin. torch has its own library for them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # torch's threads would go on spinning between its operators, where our loops run on threads of their own:
+    # a training step on two cores takes 1.3 times as long. libgomp reads it when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _fill_closed_streams()
     status = run_command_line(sys.argv[1:])
     if "triton" not in sys.modules:  # which would find its objects left over, and tell
