@@ -7,6 +7,7 @@ from dsllm.kernels import attention_cpu as loops
 from dsllm.kernels import check
 from dsllm.kernels.attention import attention, attention_formula, document_starts
 from dsllm.kernels.attention_cpu import attention_cpu
+from dsllm.kernels.backend import has_wide_vectors
 
 GENERATOR_SEED = 0
 
@@ -91,7 +92,7 @@ def test_tensors_that_do_not_lie_in_a_row():
     assert error <= check.TOLERANCES[torch.float32]
 
 
-@pytest.mark.skipif(not loops.has_wide_vectors(), reason="the loops are for 512-bit vectors")
+@pytest.mark.skipif(not has_wide_vectors(), reason="the loops are for 512-bit vectors")
 def test_who_goes_by_loops(monkeypatch):
     went = []
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dsllm.kernels import check, rms_norm, rope, rows_cpu, swiglu
+from dsllm.kernels.backend import has_wide_vectors, takes_loops
 
 ALLOWED = check.TOLERANCES[torch.float32]
 
@@ -86,19 +87,21 @@ def test_gradients_of_gains_have_the_same_bits_with_any_number_of_threads(monkey
     assert torch.equal(found[0], found[2])
 
 
-@pytest.mark.skipif(not rows_cpu.has_wide_vectors(), reason="the loops are for 512-bit vectors")
+@pytest.mark.skipif(not has_wide_vectors(), reason="the loops are for 512-bit vectors")
 def test_who_goes_by_loops():
     x, weight = randoms((64, 1024), (1024,))
-    assert rows_cpu.suits_loops(x, torch.nn.Parameter(weight))
-    assert not rows_cpu.suits_loops(x.bfloat16(), weight)
-    assert not rows_cpu.suits_loops(x.double(), weight)
-    assert not rows_cpu.suits_loops(x[:2], weight)  # too few
-    assert not rows_cpu.suits_loops(torch.zeros(100, 1000))  # channels
+    assert takes_loops("auto", x, torch.nn.Parameter(weight))
+    assert not takes_loops("torch", x, weight)
+    assert not takes_loops("auto", x.bfloat16(), weight)
+    assert not takes_loops("auto", x, weight.double())
     with torch.no_grad():
-        assert not rows_cpu.suits_loops(x, weight)
+        assert not takes_loops("auto", x, weight)
+    assert rows_cpu.suits_loops(x)
+    assert not rows_cpu.suits_loops(x[:2])  # too few
+    assert not rows_cpu.suits_loops(torch.zeros(100, 1000))  # channels
 
 
-@pytest.mark.skipif(not rows_cpu.has_wide_vectors(), reason="the loops are for 512-bit vectors")
+@pytest.mark.skipif(not has_wide_vectors(), reason="the loops are for 512-bit vectors")
 def test_the_operators_agree_with_their_formulas():
     x, other, weight = randoms((64, 1024), (64, 1024), (1024,))
     heads, cos, sin = randoms((1, 64, 8, 128), (1, 64, 1, 64), (1, 64, 1, 64))

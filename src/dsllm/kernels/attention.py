@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dsllm.kernels.attention_cpu import attention_cpu, suits_loops
 from dsllm.kernels.attention_launch import MAX_HEAD_DIM
-from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
 
 # Below this length a CPU is slower in bf16 than in fp32 with all casts: 3.2 times at 64 tokens, 1.2 at 256.
 SHORT_ON_CPU = 512
@@ -46,7 +46,7 @@ def attention(
         from dsllm.kernels.attention_triton import attention_triton
 
         return attention_triton(q, k, v, document_ids)
-    if backend == "auto" and suits_loops(q):
+    if takes_loops(backend, q, k, v) and suits_loops(q):
         return attention_cpu(q, k, v, None if document_ids is None else document_starts(document_ids))
     return attention_torch(q, k, v, document_ids)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsllm.kernels.rows_cpu import CHANNELS, has_wide_vectors
+from dsllm.kernels.rows_cpu import CHANNELS
 from dsllm.kernels.threads import count_threads, run_threads
 
 MIN_PRODUCTS = 1 << 22  # of numbers: with fewer, the loops gain nothing
@@ -19,11 +19,9 @@ MIN_THREAD_PRODUCTS = 1 << 22
 
 
 def suits_loops(q: Tensor) -> bool:
-    """Say whether the loops are for queries like these in training, (batch, seq_len, n_heads, head_dim)."""
+    """Say whether queries like these, (batch, seq_len, n_heads, head_dim), are worth the loops."""
     batch, seq_len, n_heads, head_dim = q.shape
-    is_plain = type(q) is Tensor and q.device.type == "cpu" and q.dtype == torch.float32
-    is_enough = batch * seq_len**2 * n_heads * head_dim >= MIN_PRODUCTS
-    return is_plain and is_enough and head_dim % CHANNELS == 0 and _can_loop()
+    return batch * seq_len**2 * n_heads * head_dim >= MIN_PRODUCTS and head_dim % CHANNELS == 0
 
 
 def attention_cpu(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Tensor:
@@ -82,7 +80,3 @@ class _Loops(torch.autograd.Function):
 def _count_threads(q: Tensor, n_times: int) -> int:
     batch, seq_len, n_heads, head_dim = q.shape
     return count_threads(n_times * batch * seq_len**2 * n_heads * head_dim, MIN_THREAD_PRODUCTS)
-
-
-def _can_loop() -> bool:
-    return torch.is_grad_enabled() and has_wide_vectors() and not torch.compiler.is_compiling()

@@ -1,10 +1,11 @@
-"""Who computes: the Triton kernel or the formula."""
+"""Who computes: the Triton kernel, compiled loops on a CPU, or the formula."""
 
 import functools
 import importlib.util
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dsllm.errors import ConfigError
 
@@ -29,6 +30,24 @@ def takes_kernel(x: Tensor, backend: Backend) -> bool:
             hint="leave the backend at auto, or start with TRITON_INTERPRET=1 to interpret the kernels",
         )
     return True
+
+
+def takes_loops(backend: Backend, *tensors: Tensor) -> bool:
+    """Say whether `backend` means the compiled loops for plain tensors like these.
+
+    "auto" does in training, in fp32, on a CPU that computes 16 numbers at a time, as the loops are laid out.
+    """
+    is_plain = all(
+        type(x) in {Tensor, nn.Parameter} and x.dtype == torch.float32 and x.device.type == "cpu"
+        for x in tensors
+    )
+    is_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return backend == "auto" and is_plain and is_training and has_wide_vectors()
+
+
+def has_wide_vectors() -> bool:
+    """Say whether this processor has 512-bit vectors, as torch sees it."""
+    return torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @functools.cache

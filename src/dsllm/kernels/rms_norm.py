@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
 from dsllm.kernels.rows_cpu import rms_norm_cpu, suits_loops
 
 
@@ -30,7 +30,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6, *, backend: Backend =
         from dsllm.kernels.rms_norm_triton import rms_norm_triton
 
         return rms_norm_triton(x, weight, eps)
-    if backend == "auto" and suits_loops(x, weight):
+    if takes_loops(backend, x, weight) and suits_loops(x):
         return rms_norm_cpu(x, None, weight, eps)[0]
     return rms_norm_torch(x, weight, eps)
 
@@ -61,7 +61,7 @@ def add_rms_norm(
         from dsllm.kernels.rms_norm_triton import add_rms_norm_triton
 
         return add_rms_norm_triton(x, residual, weight, eps)
-    if backend == "auto" and suits_loops(x, residual, weight):
+    if takes_loops(backend, x, residual, weight) and suits_loops(x):
         return rms_norm_cpu(x, residual, weight, eps)
     stream = x + residual
     return rms_norm_torch(stream, weight, eps), stream

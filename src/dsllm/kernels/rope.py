@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
 from dsllm.kernels.rows_cpu import CHANNELS, rotate_cpu, suits_loops
 
 
@@ -31,7 +31,7 @@ def rotate(
         from dsllm.kernels.rope_triton import rotate_triton
 
         return rotate_triton(q, k, cos, sin)
-    if backend == "auto" and suits_loops(q, k, cos, sin) and q.shape[3] % (2 * CHANNELS) == 0:
+    if takes_loops(backend, q, k, cos, sin) and suits_loops(q) and q.shape[3] % (2 * CHANNELS) == 0:
         return rotate_cpu(q, cos, sin), rotate_cpu(k, cos, sin)
     return apply_rope(q, cos, sin), apply_rope(k, cos, sin)
 

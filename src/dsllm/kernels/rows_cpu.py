@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.threads import count_threads, run_threads
@@ -21,19 +21,9 @@ MIN_THREAD_NUMBERS = 1 << 17
 Arrays = list[NDArray[Any]]
 
 
-def suits_loops(x: Tensor, *others: Tensor) -> bool:
-    """Say whether tensors are plain ones in fp32 on a CPU that is worth it, in training."""
-    is_plain = all(
-        type(each) in {Tensor, nn.Parameter} and each.dtype == torch.float32 and each.device.type == "cpu"
-        for each in (x, *others)
-    )
-    is_enough = is_plain and x.numel() >= MIN_NUMBERS and x.shape[-1] % CHANNELS == 0
-    return is_enough and torch.is_grad_enabled() and has_wide_vectors() and not torch.compiler.is_compiling()
-
-
-def has_wide_vectors() -> bool:
-    """Say whether this processor computes 16 numbers at a time, as the loops are laid out."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+def suits_loops(x: Tensor) -> bool:
+    """Say whether rows like these, (..., n_channels), are worth the loops."""
+    return x.numel() >= MIN_NUMBERS and x.shape[-1] % CHANNELS == 0
 
 
 def rms_norm_cpu(x: Tensor, residual: Tensor | None, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
 from dsllm.kernels.rows_cpu import suits_loops, swiglu_cpu
 
 
@@ -29,7 +29,7 @@ def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "auto") -> Tensor:
         from dsllm.kernels.swiglu_triton import swiglu_triton
 
         return swiglu_triton(gate, up)
-    if backend == "auto" and suits_loops(gate, up):
+    if takes_loops(backend, gate, up) and suits_loops(gate):
         return swiglu_cpu(gate, up)
     return functional.silu(gate) * up
 
