@@ -16,7 +16,6 @@ from dsllm.io.documents import Batch
 from dsllm.text.json_lines_compiled import BLANK, UNSURE, count_line_feeds, read_lines, write_line_ends
 from dsllm.text.texts import ROOM_BYTES, Texts
 
-_MUCH_BYTES = 1 << 24
 Bounds = tuple[NDArray[np.int64], NDArray[np.int64]]  # where each line starts, and where it ends
 
 
@@ -45,15 +44,11 @@ def find_lines(lines: bytes) -> Bounds:
     """Find where each line starts, and where it ends with its line feed, which the last one may lack."""
     data = np.frombuffer(lines, np.uint8)
     has_more = len(lines) > 0 and not lines.endswith(b"\n")
-    # Room for a line a byte, of which little is touched; of much text the lines are counted first.
-    n_most = len(lines) if len(lines) <= _MUCH_BYTES else count_line_feeds(data)
-    bounds = np.empty(n_most + 2, np.int64)
+    bounds = np.empty(count_line_feeds(data) + has_more + 1, np.int64)
     bounds[0] = 0
     n_lines = write_line_ends(data, bounds[1:])
     if has_more:
-        n_lines += 1
-        bounds[n_lines] = len(lines)
-    bounds = bounds[: n_lines + 1].copy()
+        bounds[n_lines + 1] = len(lines)
     return bounds[:-1], bounds[1:]
 
 

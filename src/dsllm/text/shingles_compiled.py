@@ -272,13 +272,13 @@ def _sample(found, n_found, text, samples, sampled_texts, n_samples):
     while first and sampled_texts[first - 1] == text:
         first -= 1
     for start in range(0, n_found, BLOCK_BYTES):  # most have none: counted without a branch
-        end = min(start + BLOCK_BYTES, n_found)
+        block = found[start : min(start + BLOCK_BYTES, n_found)]
         n_hits = 0
-        for index in range(start, end):
-            n_hits += found[index] < _SAMPLED_BELOW
-        for index in range(start, end if n_hits else start):
-            if found[index] < _SAMPLED_BELOW and n_samples - first < MAX_SAMPLES:
-                samples[n_samples] = found[index]
+        for value in block:
+            n_hits += value < _SAMPLED_BELOW
+        for value in block[: len(block) if n_hits else 0]:
+            if value < _SAMPLED_BELOW and n_samples - first < MAX_SAMPLES:
+                samples[n_samples] = value
                 sampled_texts[n_samples] = text
                 n_samples += 1
     return n_samples

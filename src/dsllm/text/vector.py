@@ -107,8 +107,10 @@ def write_places(mask, base, places, n_written):
     Eight at a time, the surplus overwritten by the next: no branch to mispredict.
     """
     n_bits = count_ones(mask)
-    for first in range(0, n_bits, 8):
-        for index in range(8):
-            places[n_written + first + index] = base + count_trailing_zeros(mask)
+    place = np.uint64(n_written)  # unsigned: numba looks whether another index is negative
+    for _ in range(0, n_bits, 8):
+        for _ in range(8):
+            places[place] = base + count_trailing_zeros(mask)
             mask &= mask - np.uint64(1)
+            place += np.uint64(1)
     return n_written + n_bits

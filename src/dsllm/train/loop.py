@@ -31,13 +31,13 @@ from dsllm.train.checkpoint import (
     share_state,
     thin_checkpoints,
 )
-from dsllm.train.heap import keep_freed_memory
 from dsllm.train.interrupt import StopRequest, watch_signals
 from dsllm.train.losses import LossSum
 from dsllm.train.metrics import MetricsFile
 from dsllm.train.optimizer import clip_gradients, set_learning_rate
 from dsllm.train.schedule import Schedule, learning_rate
 from dsllm.train.settings import LoopConfig
+from dsllm.workers.heap import keep_freed_memory
 
 Dtype = Literal["bf16", "fp32"]
 

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from dsllm.config import RunOptions
 from dsllm.errors import DsllmError, WorkerError
 from dsllm.progress import Reporter
+from dsllm.workers.heap import keep_freed_memory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -52,6 +53,7 @@ def map_ordered(
 
         yield from map_on_ray(task, items, options=options, describe=describe)
         return
+    keep_freed_memory()
     remaining = iter(items)
     head = list(islice(remaining, 2)) if options.n_workers > 1 else []
     if len(head) < 2:
@@ -192,6 +194,7 @@ def _cause_of_death(exit_code: int | None) -> str:
 def _work(connection: Connection, task: Callable[[Any], Any]) -> None:
     """What a worker process does: items in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    keep_freed_memory()
     try:
         while True:
             connection.send(_attempt(task, connection.recv()))

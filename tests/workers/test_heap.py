@@ -9,7 +9,7 @@ import pytest
 # Of `struct mallinfo2`, see mallinfo(3): the first is the size of the heap, the fourth the blocks outside it.
 ALLOCATE = """
 import ctypes, sys
-from dsllm.train.heap import keep_freed_memory
+from dsllm.workers.heap import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()
