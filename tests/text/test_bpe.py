@@ -3,8 +3,10 @@
 import json
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,44 @@ def test_a_full_memory_changes_nothing(library, merges, monkeypatch):
         assert encode(encoder, texts) == [
             library.encode(text, add_special_tokens=False).ids for text in texts
         ]
+
+
+def remembered_texts(seed, n_texts=2000):
+    """Texts of many words, a few of them of more ids than a slot of the memory has room for."""
+    draw = random.Random(seed)
+    rare = ["".join(draw.choices("qzxjvQZXJV", k=draw.randrange(6, 15))) for _ in range(60)]
+    units = [word for sentence in SENTENCES for word in sentence.split()] + rare
+    return [" ".join(draw.choices(units, k=draw.randrange(9))) for _ in range(n_texts)]
+
+
+def test_threads_may_share_an_encoder(library, merges, monkeypatch):
+    monkeypatch.setattr(bpe, "MEMORY_SLOTS", 64)  # so that all write to the same slots
+    encoder, texts = bpe.Encoder(merges), remembered_texts(11)
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
+    with ThreadPoolExecutor(4) as threads:
+        assert all(found == expected for found in threads.map(lambda _: encode(encoder, texts), range(60)))
+
+
+def test_a_slot_that_two_threads_wrote_at_once_is_nobodys(library, merges, monkeypatch):
+    monkeypatch.setattr(bpe, "MEMORY_SLOTS", 64)
+    encoder, texts = bpe.Encoder(merges), remembered_texts(12, 200)
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
+    generator = np.random.default_rng(5)
+    for _ in range(200):
+        assert encode(encoder, texts) == expected
+        assert (encoder._memory[:, 2] != 0).sum() > 40
+        one, other = generator.integers(64, size=(2, 32))
+        is_torn = generator.random((32, 4)) < 0.5
+        encoder._memory[one] = np.where(is_torn, encoder._memory[other], encoder._memory[one])
+
+
+def test_spilled_ids_that_another_thread_overwrote_are_found_out(library, merges):
+    encoder, texts = bpe.Encoder(merges), remembered_texts(13)
+    expected = [encoding.ids for encoding in library.encode_batch_fast(texts, add_special_tokens=False)]
+    assert encode(encoder, texts) == expected
+    assert encoder._used[0] > 100
+    encoder._spill[: encoder._used[0] : 5] ^= 1
+    assert encode(encoder, texts) == expected
 
 
 @pytest.mark.parametrize("unit", ["a", "去", "ab", "-"])

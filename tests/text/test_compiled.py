@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsllm.text import compiled as module
-from dsllm.text.compiled import announce_compiling, compiled, kept_array
+from dsllm.text.compiled import announce_compiling, compiled, kept_array, kept_object
 
 
 @compiled
@@ -110,6 +110,23 @@ def test_an_array_is_made_once_and_kept(tmp_path, monkeypatch):
     assert len(made) == 1
     monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "folder" / "five.npy" / "none")
     assert kept_array("five", make).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_object_is_made_once_and_kept_and_again_where_its_file_is_damaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "folder")
+    made = []
+
+    def make():
+        made.append(1)
+        return {"five": np.arange(5)}
+
+    for n_made in (1, 1, 2, 2):
+        if n_made > len(made) > 0:
+            (tmp_path / "folder" / "five.pickle").write_bytes(b"\x80\x05cut")
+        assert kept_object("five", make)["five"].tolist() == [0, 1, 2, 3, 4]
+        assert len(made) == n_made
+    monkeypatch.setattr(module, "code_folder", lambda: tmp_path / "folder" / "five.pickle" / "none")
+    assert kept_object("five", make)["five"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_kept_code_needs_no_numba():

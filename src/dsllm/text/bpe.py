@@ -145,7 +145,7 @@ class Merges:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes texts; pieces of up to 16 bytes are remembered, so one thread has one encoder.
+    """Encodes texts; pieces of up to 16 bytes are remembered, for all threads that share the encoder.
 
     With `parse_special` the names of special tokens in a text are these tokens, else they are plain text.
     """

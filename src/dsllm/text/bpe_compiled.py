@@ -16,13 +16,14 @@ from dsllm.text.merges_compiled import (
 from dsllm.text.merging_compiled import merge
 from dsllm.text.patterns_compiled import BY_CUTS, scan_pattern
 from dsllm.text.pretokens_compiled import PLACE, scan_pieces
-from dsllm.text.vector import load_word
+from dsllm.text.vector import load_shared, load_word, prefetch_byte, store_shared
 
 Ids = NDArray[np.uint32]
 
 MAX_REMEMBERED = 16  # bytes: two words of the table
 _N_PIECES, _N_PARTS = 4096, 16384  # at a time
-_N_AT_ONCE = 32
+_N_AT_ONCE = 64
+_SLOT_BYTES = 32
 _N_INLINE = 5  # ids of a part that its slot has room for
 _ID_MASK = np.uint64((1 << ID_BITS) - 1)
 _WHOLE = 0x80  # of the number of bytes: a whole piece where that makes a difference
@@ -60,7 +61,12 @@ def encode_spans(
 
     `memory` (n_slots, 4) remembers parts, in buckets of two slots: their bytes in two words; then, from the
     lowest bits, the number of bytes (0 for a free slot), the number of ids and two of these; then three more.
-    Where they are more than five, the last word is the place of all in `spill`, of which `used[0]` is used.
+    Where they are more than five, the last word is the place of all in `spill`, of which `used[0]` is used,
+    and the bits of the two are those of a hash of all.
+
+    Threads may share all three without waiting for each other. The words of the bytes are mixed with a hash
+    of the other two, so what two threads wrote into a slot at once is nobody's part, with a probability of
+    1 - 2**-64; of spilled ids, whose place two threads may have taken at once, the hash tells.
     """
     tables = (byte_ids, merged_ids, pairs, is_pair, byte_ranks, joints, character_ids)
     words = (word_data, word_ends, word_slots)
@@ -69,8 +75,7 @@ def encode_spans(
     state = np.zeros(2, np.int64)
     room = (
         np.empty(MAX_SHORT, np.uint32), np.empty(MAX_SHORT, np.uint32), np.empty(_N_AT_ONCE, np.uint64),
-        np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.uint64),
-        np.empty(_N_AT_ONCE, np.uint64),
+        np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.uint64), np.empty(_N_AT_ONCE, np.int64),
     )  # fmt: skip
     n_ids = start = 0
     for span in range(len(span_ends)):
@@ -100,10 +105,10 @@ def encode_spans(
 def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, ids):
     """Write the ids of parts, out of the memory or merged; returns their number.
 
-    Some at a time: first all of these are looked for, so that the processor waits for many slots at once.
+    Some at a time: the slots of all of these are asked for first, so that memory works on many at once.
     """
     memory, spill, _ = kept
-    lows, highs, sizes, slots, heads = room[2:]
+    lows, highs, sizes, slots = room[2:]
     n_ids = 0
     for first in range(0, len(part_ends), _N_AT_ONCE):
         n_parts = min(_N_AT_ONCE, len(part_ends) - first)
@@ -114,28 +119,23 @@ def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, i
             high = load_word(data, behind + 8) & HEAD_MASKS[min(max(n_bytes - 8, 0), 8)]
             size = np.uint64(min(n_bytes, 0x7F) | (part_ends[first + part] & 1) * _WHOLE)
             mixed = (low ^ (high + size) * PAIR_FACTOR) * FACTOR
-            slot = (mixed ^ mixed >> np.uint64(32)) & np.uint64(len(memory) - 2)
+            slot = np.int64((mixed ^ mixed >> np.uint64(32)) & np.uint64(len(memory) - 2))
             lows[part], highs[part], sizes[part], slots[part] = low, high, size, slot
-            heads[part] = memory[slot, 0]
+            prefetch_byte(memory, slot * _SLOT_BYTES)
             behind = part_ends[first + part] >> 1
         for part in range(n_parts):
             low, high, size, slot = lows[part], highs[part], sizes[part], slots[part]
             end = part_ends[first + part] >> 1
-            found = _find_part(memory, slot, low, high, size)
-            if found >= 0:
-                count = memory[found, 2] >> np.uint64(8) & np.uint64(0xFF)
+            packed, more = _find_part(memory, slot, low, high, size)
+            count = int(packed >> np.uint64(8) & np.uint64(0xFF))
+            if packed != 0 and (count <= _N_INLINE or _copy_spilled(spill, packed, more, ids[n_ids:])):
                 if count <= _N_INLINE:
-                    ids[n_ids] = memory[found, 2] >> np.uint64(16) & _ID_MASK
-                    ids[n_ids + 1] = memory[found, 2] >> np.uint64(16 + ID_BITS)
-                    more = memory[found, 3]
+                    ids[n_ids] = packed >> np.uint64(16) & _ID_MASK
+                    ids[n_ids + 1] = packed >> np.uint64(16 + ID_BITS)
                     ids[n_ids + 2] = more & _ID_MASK
                     ids[n_ids + 3] = more >> np.uint64(ID_BITS) & _ID_MASK
                     ids[n_ids + 4] = more >> np.uint64(2 * ID_BITS)
-                else:
-                    place = np.int64(memory[found, 3])
-                    for index in range(count):
-                        ids[n_ids + index] = spill[place + index]
-                n_ids += int(count)
+                n_ids += count
             else:
                 is_whole = part_ends[first + part] & 1
                 n_new = _encode_part(
@@ -150,15 +150,58 @@ def _encode_parts(data, start, part_ends, tables, words, word_ids, kept, room, i
 
 @compiled
 def _find_part(memory, slot, low, high, size):
-    """Find a part in the two slots of its bucket; one in the second changes places with the first."""
-    if memory[slot, 0] == low and memory[slot, 1] == high and memory[slot, 2] & np.uint64(0xFF) == size:
-        return np.int64(slot)
-    other = slot + np.uint64(1)
-    if memory[other, 0] == low and memory[other, 1] == high and memory[other, 2] & np.uint64(0xFF) == size:
-        for index in range(4):
-            memory[slot, index], memory[other, index] = memory[other, index], memory[slot, index]
-        return np.int64(slot)
-    return np.int64(-1)
+    """Find a part in the two slots of its bucket; one in the second changes places with the first.
+
+    Returns the last two words of its slot, zeros where it is not there.
+    """
+    packed, more = load_shared(memory, slot, 2), load_shared(memory, slot, 3)
+    mixed = _mix(packed, more)
+    first, second = load_shared(memory, slot, 0), load_shared(memory, slot, 1)
+    if packed & np.uint64(0xFF) == size and first ^ mixed == low and second ^ mixed == high:
+        return packed, more
+    other = slot + 1
+    other_packed, other_more = load_shared(memory, other, 2), load_shared(memory, other, 3)
+    mixed = _mix(other_packed, other_more)
+    if (
+        other_packed & np.uint64(0xFF) != size
+        or load_shared(memory, other, 0) ^ mixed != low
+        or load_shared(memory, other, 1) ^ mixed != high
+    ):
+        return np.uint64(0), np.uint64(0)
+    _store(memory, other, first, second, packed, more)
+    _store(memory, slot, low ^ mixed, high ^ mixed, other_packed, other_more)
+    return other_packed, other_more
+
+
+@compiled
+def _mix(packed, more):
+    return (packed ^ more * PAIR_FACTOR) * FACTOR
+
+
+@compiled
+def _store(memory, slot, first, second, packed, more):
+    store_shared(memory, slot, 0, first)
+    store_shared(memory, slot, 1, second)
+    store_shared(memory, slot, 2, packed)
+    store_shared(memory, slot, 3, more)
+
+
+@compiled
+def _copy_spilled(spill, packed, more, ids):
+    """Copy more ids than a slot has room for; tells whether they are those that were remembered."""
+    count, place = np.int64(packed >> np.uint64(8) & np.uint64(0xFF)), np.int64(more)
+    for index in range(count):
+        ids[index] = spill[place + index]
+    return _hash_ids(ids[:count]) ^ packed < np.uint64(1 << 16)
+
+
+@compiled
+def _hash_ids(ids):
+    mixed = np.uint64(len(ids))
+    for identity in ids:
+        mixed = (mixed ^ np.uint64(identity)) * FACTOR
+        mixed ^= mixed >> np.uint64(32)
+    return mixed
 
 
 @compiled
@@ -209,21 +252,24 @@ def _cut_pieces(data, start, ends, n_cut, n_pieces, joints, tell_whole, part_end
 def _remember(kept, slot, low, high, size, ids):
     """Put a part into its bucket: into the first slot if that is free, else into the second."""
     memory, spill, used = kept
+    packed = size | np.uint64(len(ids)) << np.uint64(8)
     more = np.uint64(0)
     if len(ids) > _N_INLINE:
-        if used[0] + len(ids) > len(spill):
+        place = used[0]
+        if place + len(ids) > len(spill):
             return
-        more = np.uint64(used[0])
+        used[0] = place + len(ids)
         for index in range(len(ids)):
-            spill[used[0] + index] = ids[index]
-        used[0] += len(ids)
+            spill[place + index] = ids[index]
+        more = np.uint64(place)
+        packed |= _hash_ids(ids) & ~np.uint64(0xFFFF)
     else:
+        packed |= np.uint64(ids[0]) << np.uint64(16)
+        if len(ids) > 1:
+            packed |= np.uint64(ids[1]) << np.uint64(16 + ID_BITS)
         for index in range(2, len(ids)):
             more |= np.uint64(ids[index]) << np.uint64((index - 2) * ID_BITS)
-    if memory[slot, 2] != 0:
-        slot += np.uint64(1)
-    memory[slot, 0], memory[slot, 1], memory[slot, 3] = low, high, more
-    packed = size | np.uint64(len(ids)) << np.uint64(8) | np.uint64(ids[0]) << np.uint64(16)
-    if len(ids) > 1:
-        packed |= np.uint64(ids[1]) << np.uint64(16 + ID_BITS)
-    memory[slot, 2] = packed
+    if load_shared(memory, slot, 2) != 0:
+        slot += 1
+    mixed = _mix(packed, more)
+    _store(memory, slot, low ^ mixed, high ^ mixed, packed, more)

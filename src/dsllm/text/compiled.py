@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib
 import os
+import pickle
 import sys
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from dsllm.text.object_code import load_code
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 PACKAGE = Path(__file__).parent.parent
 _SCALARS = {bool: "b1", int: "i8", float: "f8"}
@@ -115,6 +117,18 @@ def kept_array(name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
             if not _keep(path, file.getvalue()):
                 return made
     return cast(NDArray[Any], np.load(path, mmap_mode="r"))
+
+
+def kept_object(name: str, make: Callable[[], T]) -> T:
+    """Give an object of this package's own classes that takes long to make: as `kept_array`."""
+    path = code_folder() / f"{name}.pickle"
+    with _lock:
+        try:
+            return cast(T, pickle.loads(path.read_bytes()))  # the folder has machine code, which is run too
+        except Exception:  # noqa: BLE001  # not there, or damaged: made again
+            made = make()
+            _keep(path, pickle.dumps(made, pickle.HIGHEST_PROTOCOL))
+            return made
 
 
 def _keep(path: Path, data: bytes) -> bool:

@@ -160,15 +160,13 @@ def _symbols(data, start, n_bytes, tables, parts, part_ranks):
         n_next = n_bytes_of_character(data[place])
         if data[place] < 0x80 or place + n_next > end:
             n_next = 1
-        character = load_word(data, place) & HEAD_MASKS[n_next]
-        identity = NO_ID
         behind = place + n_next
-        if n_next in (2, 3):
+        identity = NO_ID
+        if n_next in (2, 3) and is_apart:
             identity = character_ids[decode(data, place)[0]]
-            if identity != NO_ID and not is_apart:
-                identity = NO_ID
         is_apart = True
-        if behind < end:
+        if behind < end and (data[place] >= 0x80 or data[behind] >= 0x80):
+            character = load_word(data, place) & HEAD_MASKS[n_next]
             following = load_word(data, behind) & HEAD_MASKS[n_bytes_of_character(data[behind])]
             is_apart = not may_cross_partly(character, following, data[behind - 1], joints)
         if identity != NO_ID and is_apart:

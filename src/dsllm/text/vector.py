@@ -17,6 +17,16 @@ def load_word(array, index):
 
 
 @instruction
+def load_shared(array, row, column):
+    """Read `array[row, column]`, eight bytes, as one thread may while others write it: once, and whole."""
+
+
+@instruction
+def store_shared(array, row, column, value):
+    """Write `array[row, column]`, eight bytes, whole: see `load_shared`."""
+
+
+@instruction
 def copy_block(source, source_index, target, target_index, case_bit):
     """Copy 64 bytes and tell two masks of them, the lowest bit for the first byte.
 

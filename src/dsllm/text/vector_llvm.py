@@ -32,6 +32,29 @@ def load_word(typing_context, array, index):
 
 
 @intrinsic
+def load_shared(typing_context, array, row, column):
+    """Read an element of a table of words, unordered among others but whole."""
+
+    def generate(context, builder, signature, arguments):
+        place = _word_of_row(context, builder, signature, arguments)
+        return builder.load_atomic(place, "monotonic", 8)
+
+    return types.uint64(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def store_shared(typing_context, array, row, column, value):
+    """Write an element of a table of words, unordered among others but whole."""
+
+    def generate(context, builder, signature, arguments):
+        place = _word_of_row(context, builder, signature, arguments)
+        builder.store_atomic(arguments[3], place, "monotonic", 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.int64, types.uint64), generate
+
+
+@intrinsic
 def copy_block(typing_context, source, source_index, target, target_index, case_bit):
     """Copy 64 bytes and tell two masks of them, the lowest bit for the first byte.
 
@@ -308,6 +331,13 @@ def as_masks(context, builder, signature, flags):
 def place_in(context, builder, array_type, array, index):
     """Say where an element of an array is."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _word_of_row(context, builder, signature, arguments):
+    table = context.make_array(signature.args[0])(context, builder, arguments[0])
+    n_columns = cgutils.unpack_tuple(builder, table.shape)[1]
+    place = builder.add(builder.mul(arguments[1], n_columns), arguments[2])
+    return builder.gep(builder.bitcast(table.data, _WORD.as_pointer()), [place])
 
 
 def _repeat(builder, byte):

@@ -1,7 +1,6 @@
 """First pass: the size of each document and the name of its source."""
 
 import hashlib
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 
 from dsllm.io.documents import BadLine, Batch, parse_batch
 from dsllm.stages.remix.config import RemixConfig
-from dsllm.text.bpe import Encoder, Merges, read_merges
+from dsllm.text.bpe import Encoder, Merges
 from dsllm.text.json_lines import find_lines, read_texts
 from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer
+from dsllm.text.tokenizer_tables import read_tables
 from dsllm.workers.passes import Columns
 
 # A row a document: bytes of its text, its size as shares count it (bytes or tokens), bytes of its line but
@@ -103,31 +103,25 @@ class _Found:
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts the tokens of texts; each thread has an encoder of its own."""
+    """Counts the tokens of texts, for any number of threads."""
 
     tokenizer: str  # its folder
 
     def count(self, texts: Texts) -> Int64s:
         """Give the tokens of each text, and one more for its end."""
-        if isinstance(self._merges, Merges):
-            if not hasattr(self._local, "encoder"):
-                self._local.encoder = Encoder(self._merges)
-            ends: Int64s = self._local.encoder.encode(texts, 0)[1]
-            return np.diff(ends, prepend=0)
+        if self._encoder:
+            return np.diff(self._encoder.encode(texts, 0)[1], prepend=0)
         encoded = self._library.encode_batch([texts.text(place) for place in range(len(texts.ends))])
         return np.array([len(token_ids) + 1 for token_ids in encoded], np.int64)
 
     @cached_property
-    def _merges(self) -> Merges | str:
-        return read_merges(self.tokenizer)
+    def _encoder(self) -> Encoder | None:
+        merges, _ = read_tables(self.tokenizer)
+        return Encoder(merges) if isinstance(merges, Merges) else None
 
     @cached_property
     def _library(self) -> LoadedTokenizer:
         return load_tokenizer(self.tokenizer)
-
-    @cached_property
-    def _local(self) -> threading.local:
-        return threading.local()
 
 
 def name_hash(name: str) -> int:

@@ -68,7 +68,7 @@ def run(
             raise InputError(f"{', '.join(inputs)}: no document in it", hint="check what wrote it")
         if streams := [source.stream_hash.hexdigest() for source in sources if source.stream_hash]:
             out.set_stream_hash(streams[0])
-        counts = shards.counts(Words(set(task.facts.special_tokens.values()), task.decode))
+        counts = shards.counts(Words(set(task.facts.special_tokens.values()), task.decode, task.n_bytes_of))
         out.finish(counts=counts, content=content)
     shards.report(counts, reporter)
     return {**counts, **content}

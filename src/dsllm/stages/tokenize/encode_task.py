@@ -1,6 +1,5 @@
 """What a worker does with a batch of documents: their tokens, and the facts that are counted."""
 
-import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,11 +12,12 @@ from dsllm.io.documents import Batch, parse_batch
 from dsllm.stages.tokenize.config import TokenizeEncodeConfig
 from dsllm.stages.tokenize.shards import Encoded, Int64s
 from dsllm.stages.tokenize.statistics import source_name
-from dsllm.text.bpe import Encoder, Ids, Merges, merges_of_file
+from dsllm.text.bpe import Encoder, Ids, Merges
 from dsllm.text.json_lines import parse_each, read_values
 from dsllm.text.texts import Texts
-from dsllm.text.tokenizer_facts import TokenizerFacts, read_facts
-from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer, read_tokenizer
+from dsllm.text.tokenizer_facts import TokenizerFacts
+from dsllm.text.tokenizer_files import LoadedTokenizer, load_tokenizer
+from dsllm.text.tokenizer_tables import Tables, read_tables
 
 CHECK_EVERY_LINES = 50  # one document in so many is decoded again and compared
 FIELDS = ("source", "lang")  # by which tokens are counted
@@ -25,7 +25,7 @@ FIELDS = ("source", "lang")  # by which tokens are counted
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """Encodes a batch; each thread has an encoder of its own, each process a tokenizer."""
+    """Encodes a batch; the threads of a process share its encoder."""
 
     config: TokenizeEncodeConfig
 
@@ -48,11 +48,8 @@ class EncodeTask:
         return self._tables[1] or self.library
 
     @cached_property
-    def _tables(self) -> tuple[Merges | str, TokenizerFacts | None]:
-        """Both, out of one reading of a file of several MB; facts where the encoder can be used."""
-        values = read_tokenizer(self.config.tokenizer)
-        merges = merges_of_file(values)
-        return merges, read_facts(self.config.tokenizer, values) if isinstance(merges, Merges) else None
+    def _tables(self) -> Tables:
+        return read_tables(self.config.tokenizer)
 
     @cached_property
     def library(self) -> LoadedTokenizer:
@@ -66,15 +63,9 @@ class EncodeTask:
         return EncodeTask(replace(self.config, tokenizer=self.config.compare, compare=None))
 
     @cached_property
-    def _thread(self) -> threading.local:
-        return threading.local()
-
     def _encoder(self) -> Encoder:
-        if not hasattr(self._thread, "encoder"):
-            assert isinstance(self.merges, Merges)
-            self._thread.encoder = Encoder(self.merges, self.config.parse_special)
-        encoder: Encoder = self._thread.encoder
-        return encoder
+        assert isinstance(self.merges, Merges)
+        return Encoder(self.merges, self.config.parse_special)
 
     def __call__(self, batch: Batch) -> Encoded:
         """Encode the documents of a batch, EOS after each."""
@@ -120,7 +111,7 @@ class EncodeTask:
         """Give the ids of all texts, EOS behind each, and where those of each end."""
         eos_id = self.facts.eos_id
         if self.releases_lock:
-            return self._encoder().encode(texts, eos_id)
+            return self._encoder.encode(texts, eos_id)
         strings = [texts.text(place) for place in range(len(texts.ends))]
         encoded = self.library.encode_batch(strings, parse_special=self.config.parse_special)
         ends = np.cumsum([len(token_ids) + 1 for token_ids in encoded], dtype=np.int64)
@@ -142,6 +133,12 @@ class EncodeTask:
         if isinstance(self.facts, TokenizerFacts) and self.facts.is_byte_level:
             return self.facts.decode(ids)
         return self.library.decode(ids).encode()
+
+    def n_bytes_of(self, ids: list[int]) -> list[int]:
+        """Count the bytes that each id stands for."""
+        if isinstance(self.facts, TokenizerFacts) and self.facts.is_byte_level:
+            return list(map(len, map(self.facts.words.__getitem__, ids)))
+        return [len(self.decode([identity])) for identity in ids]
 
 
 def _groups(keys: Iterable[tuple[str, str]]) -> tuple[list[tuple[str, str]], Int64s]:

@@ -82,10 +82,11 @@ class _Totals:
 
 @dataclass(frozen=True)
 class Words:
-    """What the ids stand for: which are special tokens, and the bytes of the others."""
+    """What the ids stand for: which are special tokens, the bytes of the others, and how many these are."""
 
     special_ids: set[int]
     decode: Callable[[list[int]], bytes]
+    n_bytes: Callable[[list[int]], list[int]]
 
 
 class ShardedTokens:
@@ -163,15 +164,16 @@ class ShardedTokens:
 
     def _longest_words(self, ids: Int64s, words: "Words") -> list[dict[str, Any]]:
         """Describe the used words that stand for the most bytes."""
-        longest = sorted(ids.tolist(), key=lambda identity: -len(words.decode([identity])))[:N_LONGEST]
+        n_bytes = np.array(words.n_bytes(ids.tolist()), np.int64)
+        longest = np.argsort(-n_bytes, kind="stable")[:N_LONGEST]
         return [
             {
                 "id": identity,
                 "text": words.decode([identity]).decode(errors="replace"),
-                "n_bytes": len(words.decode([identity])),
+                "n_bytes": length,
                 "n_uses": int(self._uses[identity]),
             }
-            for identity in longest
+            for identity, length in zip(ids[longest].tolist(), n_bytes[longest].tolist(), strict=True)
         ]
 
     def report(self, counts: dict[str, Any], reporter: Reporter) -> None:
