@@ -19,7 +19,7 @@ from dsllm.kernels.attention import attention
 from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
 from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
-from dsllm.train.heap import keep_freed_memory
+from dsllm.workers.heap import keep_freed_memory
 
 # batch, seq_len, n_heads, n_kv_heads, head_dim
 ATTENTIONS = [(8, 256, 8, 4, 32), (4, 512, 8, 4, 64), (2, 1024, 8, 4, 64), (1, 2048, 8, 8, 128)]
@@ -34,7 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    keep_freed_memory()
+    keep_freed_memory(of_any_size=True)
     print("| what | dsllm, ms forward, backward | torch | torch's over dsllm's time |")
     print("|---|---|---|---|")
     for shape in ATTENTIONS:

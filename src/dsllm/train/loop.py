@@ -138,7 +138,7 @@ def train(
     """
     run = _Run(job, settings, folder, ranks=ranks, reporter=reporter)
     if ranks.device.type == "cpu":
-        keep_freed_memory()
+        keep_freed_memory(of_any_size=True)
     with watch_signals() as stop, announce_compiling(reporter.say):
         return run.go(stop)
 
