@@ -57,6 +57,18 @@ def test_swiglu(shape):
     assert error <= ALLOWED
 
 
+@pytest.mark.parametrize("shape", [(1, 16), (5, 37), (2, 3, 160)], ids=str)
+def test_swiglu_in_bf16_is_rounded_once(shape):
+    inputs = [x.to(torch.bfloat16).requires_grad_() for x in randoms(shape, shape)]
+    dout = randoms(shape)[0].to(torch.bfloat16)
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    found, expected = rows_cpu.swiglu_cpu(*inputs), swiglu.swiglu_formula(*wide)
+    gradients = torch.autograd.grad(found, inputs, dout), torch.autograd.grad(expected, wide, dout.double())
+    for own, other in zip((found, *gradients[0]), (expected, *gradients[1]), strict=True):
+        assert own.dtype == torch.bfloat16
+        torch.testing.assert_close(own.double(), other, rtol=2**-8, atol=1e-6)
+
+
 def test_gates_far_from_zero():
     gate = torch.tensor([-1e4, -90.0, 0.0, 90.0, 1e4, float("nan")])
     found = rows_cpu.swiglu_cpu(gate, torch.ones(6))

@@ -6,13 +6,12 @@ sums stays in registers. It takes 1.4 to 2.2 times as long at 256 to 2,048 token
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.rows_cpu import CHANNELS
-from dsllm.kernels.threads import count_threads, run_threads
+from dsllm.kernels.threads import count_threads, share_loop
 
 MIN_PRODUCTS = 1 << 22  # of numbers: with fewer, the loops gain nothing
 MIN_THREAD_PRODUCTS = 1 << 22
@@ -50,11 +49,7 @@ class _Loops(torch.autograd.Function):
         n_threads = _count_threads(q, 1)
         arrays: list[Any] = [x.detach().numpy() for x in (q, k, v, starts)]
         arrays += [q.shape[3] ** -0.5, out.numpy(), sums.numpy()]
-
-        def go(number: int) -> None:
-            attend_heads(np.array([number, n_threads]), *arrays)
-
-        run_threads(go, n_threads)
+        share_loop(attend_heads, arrays, n_threads)
         ctx.save_for_backward(q, k, v, starts, out, sums)
         return out
 
@@ -69,11 +64,7 @@ class _Loops(torch.autograd.Function):
         given = (q, k, v, out, grads[0], starts, sums)
         arrays: list[Any] = [x.detach().contiguous().numpy() for x in given]
         arrays += [q.shape[3] ** -0.5, *(x.numpy() for x in found)]
-
-        def go(number: int) -> None:
-            attend_heads_backward(np.array([number, n_threads]), *arrays)
-
-        run_threads(go, n_threads)
+        share_loop(attend_heads_backward, arrays, n_threads)
         return *found, None
 
 

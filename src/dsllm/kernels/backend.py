@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+from collections.abc import Iterable, Set
 from typing import Literal
 
 import torch
@@ -32,17 +33,23 @@ def takes_kernel(x: Tensor, backend: Backend) -> bool:
     return True
 
 
-def takes_loops(backend: Backend, *tensors: Tensor) -> bool:
+FP32 = frozenset({torch.float32})
+
+
+def takes_loops(backend: Backend, *tensors: Tensor, dtypes: Set[torch.dtype] = FP32) -> bool:
     """Say whether `backend` means the compiled loops for plain tensors like these.
 
-    "auto" does in training, in fp32, on a CPU that computes 16 numbers at a time, as the loops are laid out.
+    "auto" does in training, on a CPU that computes 16 numbers at a time, as the loops are laid out.
     """
-    is_plain = all(
-        type(x) in {Tensor, nn.Parameter} and x.dtype == torch.float32 and x.device.type == "cpu"
-        for x in tensors
+    return backend == "auto" and torch.is_grad_enabled() and suit_loops(tensors, dtypes)
+
+
+def suit_loops(tensors: Iterable[Tensor], dtypes: Set[torch.dtype]) -> bool:
+    """Say whether loops can run on tensors: plain ones, here, of these dtypes, not while torch compiles."""
+    are_plain = all(
+        type(x) in {Tensor, nn.Parameter} and x.dtype in dtypes and x.device.type == "cpu" for x in tensors
     )
-    is_training = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    return backend == "auto" and is_plain and is_training and has_wide_vectors()
+    return are_plain and not torch.compiler.is_compiling() and has_wide_vectors()
 
 
 def has_wide_vectors() -> bool:

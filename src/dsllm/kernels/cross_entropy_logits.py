@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsllm.kernels.backend import Backend, takes_kernel
+from dsllm.kernels.backend import Backend, suit_loops, takes_kernel
+from dsllm.kernels.cross_entropy_cpu import DTYPES, overwrite_by_loops
 
 IGNORED = -100
 # A CPU goes over so many at a time, seven times: they stay near, and their widened copy is small. 384 rows
 # in bf16 take half the time so; in fp32 0.64 of it at 102,400 words, at 32,000 the same.
 NEAR_LOGITS = 2**20
+MIN_LOOP_LOGITS = 2**14  # with fewer, calling the loops costs what they gain
 
 
 def cross_entropy_formula(
@@ -55,7 +57,7 @@ def cross_entropy_in_place(
         targets: as in `cross_entropy_formula`, and so `z_loss` and `ignore_index`.
         z_loss: see there.
         ignore_index: see there.
-        backend: "auto" takes the kernel on a GPU and torch elsewhere.
+        backend: "auto" takes the kernel on a GPU, compiled loops on a CPU with 512-bit vectors, else torch.
 
     Returns:
         The sum in nats, fp32, without dims. Its backward pass can run once.
@@ -132,6 +134,15 @@ def overwrite_with_gradient(
         from dsllm.kernels.cross_entropy_logits_triton import cross_entropy_triton_
 
         return cross_entropy_triton_(logits, targets, upstream, has_gradient, z_loss, ignore_index)
+    if backend == "auto" and _suits_loops(logits, targets, ignore_index):
+        return overwrite_by_loops(
+            logits,
+            targets,
+            upstream,
+            has_gradient=has_gradient,
+            z_loss=z_loss,
+            ignore_index=ignore_index,
+        )
     n_near = max(1, NEAR_LOGITS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     losses = [
         _overwrite_torch(
@@ -145,6 +156,14 @@ def overwrite_with_gradient(
         for begin, part in zip(range(0, len(logits), n_near), torch.split(logits, n_near), strict=False)
     ]
     return torch.cat(losses) if losses else targets.new_zeros(0, dtype=torch.float32)
+
+
+def _suits_loops(logits: Tensor, targets: Tensor, ignore_index: int) -> bool:
+    """Say whether loops are worth it, and each target is a word or ignored: torch names one that is not."""
+    if logits.numel() < MIN_LOOP_LOGITS or not logits.is_contiguous() or not suit_loops([logits], DTYPES):
+        return False
+    is_word = (targets >= 0) & (targets < logits.shape[1])
+    return bool((is_word | (targets == ignore_index)).all())
 
 
 def _overwrite_torch(

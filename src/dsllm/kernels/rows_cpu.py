@@ -1,4 +1,4 @@
-"""RMSNorm, SwiGLU and RoPE in fp32 on a CPU by compiled loops: one pass forward, one backward.
+"""RMSNorm, SwiGLU and RoPE on a CPU by compiled loops, SwiGLU in bf16 too: one pass forward, one backward.
 
 torch goes over the numbers once for each operation of a formula, and some four times as often backward.
 """
@@ -6,14 +6,14 @@ torch goes over the numbers once for each operation of a formula, and some four 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsllm.kernels.threads import count_threads, run_threads
+from dsllm.kernels.threads import count_threads, share_loop
 
+DTYPES = frozenset({torch.float32, torch.bfloat16})  # of SwiGLU; the others are for fp32
 CHANNELS = 16  # what rows are made of, a whole number
 MIN_NUMBERS = 1 << 16  # with fewer, calling costs what the loops gain
 MIN_THREAD_NUMBERS = 1 << 17
@@ -105,22 +105,23 @@ def _norm_backward(ctx: Any, dout: Tensor, dstream: Tensor | None) -> tuple[Tens
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        from dsllm.kernels.rows_cpu_compiled import gate_rows
+        from dsllm.kernels.rows_cpu_compiled import gate_narrow_rows, gate_rows
 
         gate, up = (each.contiguous() for each in arguments)
         out = torch.empty_like(gate)
-        _share(gate_rows, _flat(gate, up, out), out.numel())
+        _share(gate_narrow_rows if _is_narrow(gate) else gate_rows, _flat(gate, up, out), out.numel())
         ctx.save_for_backward(gate, up)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        from dsllm.kernels.rows_cpu_compiled import gate_rows_backward
+        from dsllm.kernels.rows_cpu_compiled import gate_narrow_rows_backward, gate_rows_backward
 
         gate, up = ctx.saved_tensors
         dgate, dup = torch.empty_like(gate), torch.empty_like(up)
-        _share(gate_rows_backward, _flat(grads[0].contiguous(), gate, up, dgate, dup), dup.numel())
+        loop = gate_narrow_rows_backward if _is_narrow(gate) else gate_rows_backward
+        _share(loop, _flat(grads[0].contiguous(), gate, up, dgate, dup), dup.numel())
         return dgate, dup
 
 
@@ -147,15 +148,17 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     return out
 
 
+def _is_narrow(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16
+
+
 def _flat(*tensors: Tensor) -> Arrays:
-    return [each.detach().view(-1).numpy() for each in tensors]
+    """Give the numbers one after another, of bf16 the bits."""
+    return [
+        (each.view(torch.int16) if _is_narrow(each) else each).detach().view(-1).numpy() for each in tensors
+    ]
 
 
 def _share(loop: Callable[..., None], arguments: list[Any], n_numbers: int) -> None:
     """Run a loop over so many numbers on as many threads as they are worth."""
-    n_threads = count_threads(n_numbers, MIN_THREAD_NUMBERS)
-
-    def go(number: int) -> None:
-        loop(np.array([number, n_threads]), *arguments)
-
-    run_threads(go, n_threads)
+    share_loop(loop, arguments, count_threads(n_numbers, MIN_THREAD_NUMBERS))

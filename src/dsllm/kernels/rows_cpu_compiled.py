@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from dsllm.kernels.bfloat16_compiled import narrow, widen
 from dsllm.kernels.exponential_compiled import exponential
 from dsllm.kernels.share_compiled import part_of
 from dsllm.text.compiled import compiled
@@ -10,6 +11,7 @@ from dsllm.text.vector_floats import BLOCK, sum_of_products
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
+Bits = NDArray[np.int16]  # of bf16
 
 CHUNK_ROWS = 64  # whose gradients of a gain are added up together, whatever the number of threads
 _ONE = np.float32(1)
@@ -112,10 +114,48 @@ def gate_rows_backward(
     given, gates, ups = dout[first:last], gate[first:last], up[first:last]
     dgates, dups = dgate[first:last], dup[first:last]
     for place in range(len(given)):
-        opened = _open(gates[place])
-        passed = gates[place] * opened
-        dups[place] = given[place] * passed
-        dgates[place] = given[place] * ups[place] * (opened + passed * (_ONE - opened))
+        dgates[place], dups[place] = _close(given[place], gates[place], ups[place])
+
+
+@compiled
+def gate_narrow_rows(
+    share: Integers,
+    gate: Bits,
+    up: Bits,
+    out: Bits,
+) -> None:
+    """Do as `gate_rows` with bf16, rounded once."""
+    first, last = part_of(share, len(out))
+    gates, ups, targets = gate[first:last], up[first:last], out[first:last]
+    for place in range(len(targets)):
+        wide = widen(gates[place])
+        targets[place] = narrow(wide * _open(wide) * widen(ups[place]))
+
+
+@compiled
+def gate_narrow_rows_backward(
+    share: Integers,
+    dout: Bits,
+    gate: Bits,
+    up: Bits,
+    dgate: Bits,
+    dup: Bits,
+) -> None:
+    """Do as `gate_rows_backward` with bf16, rounded once."""
+    first, last = part_of(share, len(dout))
+    given, gates, ups = dout[first:last], gate[first:last], up[first:last]
+    dgates, dups = dgate[first:last], dup[first:last]
+    for place in range(len(given)):
+        dwide, dwide_up = _close(widen(given[place]), widen(gates[place]), widen(ups[place]))
+        dgates[place], dups[place] = narrow(dwide), narrow(dwide_up)
+
+
+@compiled
+def _close(given, gate, up):
+    """Compute the gradients of silu(gate) * up for both."""
+    opened = _open(gate)
+    passed = gate * opened
+    return given * up * (opened + passed * (_ONE - opened)), given * passed
 
 
 @compiled

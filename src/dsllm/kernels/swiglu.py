@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
-from dsllm.kernels.rows_cpu import suits_loops, swiglu_cpu
+from dsllm.kernels.rows_cpu import DTYPES, suits_loops, swiglu_cpu
 
 
 def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "auto") -> Tensor:
@@ -14,7 +14,7 @@ def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "auto") -> Tensor:
     Args:
         gate: x times the gate's weights, shape (..., d_ff).
         up: x times the up-projection's weights, the same shape and dtype.
-        backend: "auto" takes the kernel on a GPU, and compiled loops in fp32 training on a CPU, which keep
+        backend: "auto" takes the kernel on a GPU, and compiled loops in training on a CPU, which keep
             nothing but `gate` and `up` for the backward pass and round once, and torch elsewhere, which keeps
             silu(gate) too and rounds it.
 
@@ -29,7 +29,7 @@ def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "auto") -> Tensor:
         from dsllm.kernels.swiglu_triton import swiglu_triton
 
         return swiglu_triton(gate, up)
-    if takes_loops(backend, gate, up) and suits_loops(gate):
+    if takes_loops(backend, gate, up, dtypes=DTYPES) and suits_loops(gate):
         return swiglu_cpu(gate, up)
     return functional.silu(gate) * up
 

@@ -1,14 +1,21 @@
 """Compiled loops on several threads, each of which does its part of the same work."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 
 def count_threads(n_operations: int, least: int) -> int:
     """Say how many of torch's threads to use, each for `least` operations or more."""
     return max(1, min(torch.get_num_threads(), n_operations // least))
+
+
+def share_loop(loop: Callable[..., None], arguments: Sequence[Any], n_threads: int) -> None:
+    """Run a compiled loop on so many threads; its first argument tells it which part is its own."""
+    run_threads(lambda number: loop(np.array([number, n_threads]), *arguments), n_threads)
 
 
 def run_threads(go: Callable[[int], None], n_threads: int) -> None:
