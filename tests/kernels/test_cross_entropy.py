@@ -12,8 +12,8 @@ N_TOKENS, D_MODEL, VOCAB_SIZE = 23, 12, 50
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Six tokens at a time, half of d_model: the last chunk of 19 that count is short."""
-    monkeypatch.setattr(module, "CHUNK_LOGITS", 4 * VOCAB_SIZE)
-    monkeypatch.setattr(module, "MIN_CHUNK_TOKENS", 5)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * VOCAB_SIZE)
+    monkeypatch.setattr(module, "MIN_CHUNK_TOKENS", 3)
     monkeypatch.setattr(module, "NEAR_NUMBERS", 7 * D_MODEL)  # of the weight's 50 rows seven at a time
 
 
@@ -104,9 +104,10 @@ def test_logits_are_never_whole_and_never_computed_for_ignored_tokens(device, mo
 
 def test_chunks_grow_with_the_width_and_shrink_with_the_vocabulary(monkeypatch):
     monkeypatch.undo()
-    assert module.chunk_tokens(1024, 64) == 4096
-    assert module.chunk_tokens(102400, 256) == 512
-    assert module.chunk_tokens(102400, 4096) == 2048
+    assert module.chunk_tokens(1024, 64, torch.float32) == 4096
+    assert module.chunk_tokens(102400, 256, torch.float32) == 512
+    assert module.chunk_tokens(102400, 256, torch.bfloat16) == 1024
+    assert module.chunk_tokens(102400, 4096, torch.bfloat16) == 2048
 
 
 def test_batches_of_sequences_keep_their_shape(device):

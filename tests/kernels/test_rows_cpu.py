@@ -87,6 +87,23 @@ def test_rope(n_rows):
     assert error <= ALLOWED
 
 
+def test_rope_in_bf16_is_rounded_once():
+    x, cos, sin, dout = randoms((2, 9, 3, 32), (2, 9, 1, 16), (2, 9, 1, 16), (2, 9, 3, 32))
+    narrow, wide = (
+        x.to(torch.bfloat16).to(dtype).requires_grad_() for dtype in (torch.bfloat16, torch.float64)
+    )
+    found = rows_cpu.rotate_cpu(narrow, cos, sin)
+    expected = rope.apply_rope(wide, cos.double(), sin.double())
+    dout = dout.to(torch.bfloat16)
+    (own,), (other,) = (
+        torch.autograd.grad(result, given, dout.to(given.dtype))
+        for result, given in ((found, narrow), (expected, wide))
+    )
+    for result, exact in ((found, expected), (own, other)):
+        assert result.dtype == torch.bfloat16
+        torch.testing.assert_close(result.double(), exact, rtol=2**-8, atol=1e-6)
+
+
 def test_gradients_of_gains_have_the_same_bits_with_any_number_of_threads(monkeypatch):
     x, weight, dout = randoms((500, 64), (64,), (500, 64))
     found = []

@@ -19,18 +19,20 @@ from dsllm.kernels.backend import Backend
 from dsllm.kernels.cross_entropy_logits import IGNORED, overwrite_with_gradient, scale
 from dsllm.kernels.product import fast_fp32_products, has_wide_products
 
-CHUNK_LOGITS = 2**22  # held at a time, 16 MiB in fp32, where that is enough tokens
-MIN_CHUNK_TOKENS = 512
+CHUNK_BYTES = 2**24  # of logits held at a time, where that is enough tokens
+MIN_CHUNK_TOKENS = 512  # in fp32; of narrower logits so many more as take the same room
 NEAR_NUMBERS = 2**19  # of the weight's gradient that a CPU adds to at a time
 
 
-def chunk_tokens(vocab_size: int, d_model: int) -> int:
-    """Say how many tokens' logits are held at a time: vocab_size times that many numbers.
+def chunk_tokens(vocab_size: int, d_model: int, dtype: torch.dtype) -> int:
+    """Say how many tokens' logits are held at a time: vocab_size times that many numbers of a dtype.
 
     Each chunk adds its part to the weight's gradient, vocab_size * d_model numbers to read and write. With
-    few tokens that costs more than the products, so there are at least 512 and at least d_model / 2.
+    few tokens that costs more than the products, so there are at least 512, in bf16 1,024, and at least
+    d_model / 2.
     """
-    return max(CHUNK_LOGITS // vocab_size, MIN_CHUNK_TOKENS, d_model // 2)
+    n_bytes = dtype.itemsize
+    return max(CHUNK_BYTES // (vocab_size * n_bytes), MIN_CHUNK_TOKENS * 4 // n_bytes, d_model // 2)
 
 
 def cross_entropy(
@@ -255,7 +257,8 @@ def _logits(
     counted = (targets != ignore_index).nonzero().flatten()
     if not counted.numel():
         return
-    chunks = torch.split(counted, chunk_tokens(*factor.shape))
+    vocab_size, d_model = factor.shape
+    chunks = torch.split(counted, chunk_tokens(vocab_size, d_model, rows.dtype))
     room = rows.new_empty(len(chunks[0]), len(factor))
     for chunk in chunks:
         yield chunk, torch.mm(rows[chunk], factor.T, out=room[: len(chunk)])

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
-from dsllm.kernels.rows_cpu import CHANNELS, rotate_cpu, suits_loops
+from dsllm.kernels.rows_cpu import CHANNELS, DTYPES, rotate_cpu, suits_loops
 
 
 def rotate(
@@ -20,8 +20,8 @@ def rotate(
         k: keys, shape (batch, seq_len, n_kv_heads, head_dim).
         cos: as in `apply_rope`.
         sin: as in `apply_rope`.
-        backend: "auto" takes the kernel on a GPU, one launch for both, compiled loops in fp32 training on a
-            CPU, and the formula elsewhere.
+        backend: "auto" takes the kernel on a GPU, one launch for both, compiled loops in training on a CPU,
+            and the formula elsewhere.
 
     Raises:
         ValueError: shapes that do not fit each other, or `q` or `k` is a leaf that wants a gradient.
@@ -31,7 +31,8 @@ def rotate(
         from dsllm.kernels.rope_triton import rotate_triton
 
         return rotate_triton(q, k, cos, sin)
-    if takes_loops(backend, q, k, cos, sin) and suits_loops(q) and q.shape[3] % (2 * CHANNELS) == 0:
+    by_loops = takes_loops(backend, q, k, dtypes=DTYPES) and takes_loops(backend, cos, sin)
+    if by_loops and suits_loops(q) and q.shape[3] % (2 * CHANNELS) == 0:
         return rotate_cpu(q, cos, sin), rotate_cpu(k, cos, sin)
     return apply_rope(q, cos, sin), apply_rope(k, cos, sin)
 

@@ -1,4 +1,4 @@
-"""RMSNorm, SwiGLU and RoPE on a CPU by compiled loops, SwiGLU in bf16 too: one pass forward, one backward.
+"""RMSNorm, SwiGLU and RoPE on a CPU by compiled loops, the last two in bf16 too: one pass each way.
 
 torch goes over the numbers once for each operation of a formula, and some four times as often backward.
 """
@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.threads import count_threads, share_loop
 
-DTYPES = frozenset({torch.float32, torch.bfloat16})  # of SwiGLU; the others are for fp32
+DTYPES = frozenset({torch.float32, torch.bfloat16})  # of SwiGLU and RoPE; norms are of fp32
 CHANNELS = 16  # what rows are made of, a whole number
 MIN_NUMBERS = 1 << 16  # with fewer, calling costs what the loops gain
 MIN_THREAD_NUMBERS = 1 << 17
@@ -140,11 +140,12 @@ class _Turn(torch.autograd.Function):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
-    from dsllm.kernels.rows_cpu_compiled import turn_rows
+    from dsllm.kernels.rows_cpu_compiled import turn_narrow_rows, turn_rows
 
     out = torch.empty_like(x)
     angles = [each.squeeze(2).numpy() for each in (cos, sin)]
-    _share(turn_rows, [x.detach().numpy(), *angles, sign, out.numpy()], x.numel())
+    loop = turn_narrow_rows if _is_narrow(x) else turn_rows
+    _share(loop, [_numbers(x), *angles, sign, _numbers(out)], x.numel())
     return out
 
 
@@ -153,10 +154,13 @@ def _is_narrow(x: Tensor) -> bool:
 
 
 def _flat(*tensors: Tensor) -> Arrays:
-    """Give the numbers one after another, of bf16 the bits."""
-    return [
-        (each.view(torch.int16) if _is_narrow(each) else each).detach().view(-1).numpy() for each in tensors
-    ]
+    return [_numbers(each.view(-1)) for each in tensors]
+
+
+def _numbers(x: Tensor) -> NDArray[Any]:
+    """Give the numbers of a tensor, of bf16 the bits."""
+    array: NDArray[Any] = (x.view(torch.int16) if _is_narrow(x) else x).detach().numpy()
+    return array
 
 
 def _share(loop: Callable[..., None], arguments: list[Any], n_numbers: int) -> None:

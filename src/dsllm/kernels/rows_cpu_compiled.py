@@ -193,3 +193,30 @@ def turn_rows(
                 cosine, sine = cosines[channel], direction * sines[channel]
                 new_ones[channel] = one * cosine - two * sine
                 new_twos[channel] = two * cosine + one * sine
+
+
+@compiled
+def turn_narrow_rows(
+    share: Integers,
+    x: Bits,
+    cos: Floats,
+    sin: Floats,
+    sign: float,
+    out: Bits,
+) -> None:
+    """Do as `turn_rows` with bf16, rounded once."""
+    batch, seq_len, n_heads, head_dim = x.shape
+    half = head_dim // 2
+    first, last = part_of(share, batch * seq_len)
+    direction = np.float32(sign)
+    for number in range(first, last):
+        row, token = number // seq_len, number % seq_len
+        cosines, sines = cos[min(row, len(cos) - 1), token], sin[min(row, len(sin) - 1), token]
+        for head in range(n_heads):
+            ones, twos = x[row, token, head, :half], x[row, token, head, half:]
+            new_ones, new_twos = out[row, token, head, :half], out[row, token, head, half:]
+            for channel in range(len(cosines)):
+                one, two = widen(ones[channel]), widen(twos[channel])
+                cosine, sine = cosines[channel], direction * sines[channel]
+                new_ones[channel] = narrow(one * cosine - two * sine)
+                new_twos[channel] = narrow(two * cosine + one * sine)

@@ -50,7 +50,7 @@ def estimate_run(
     n_flops = n_tokens * exact_flops_per_token(model, counts_vocabulary=True)
     flops_per_s = EFFICIENCY * measure_flops_per_s(device, precision)
     head_bytes = model.vocab_size * model.d_model * (4 + precision.itemsize)  # gradient, rounded weight
-    n_logits = chunk_tokens(model.vocab_size, model.d_model) * model.vocab_size
+    n_logits = chunk_tokens(model.vocab_size, model.d_model, precision) * model.vocab_size
     return Estimate(
         weight_bytes=4 * n_weights,
         gradient_bytes=4 * n_weights,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dsllm.kernels.cross_entropy import CHUNK_LOGITS
+from dsllm.kernels.cross_entropy import CHUNK_BYTES
 from dsllm.model.transformer import Transformer
 from dsllm.stages.eval.requests import Request, cut_batches, group_inputs
 
@@ -59,7 +59,7 @@ def score_requests(model: Transformer, requests: Sequence[Request], *, batch_tok
 
 def _token_logps(model: Transformer, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return each target's log-probability, fp64 for the sums to come, and whether it is the likeliest."""
-    n_rows = max(1, CHUNK_LOGITS // model.config.vocab_size)
+    n_rows = max(1, CHUNK_BYTES // (4 * model.config.vocab_size))
     logps, hits = [], []
     for x, wanted in zip(torch.split(hidden, n_rows), torch.split(targets, n_rows), strict=True):
         logits = model.project(x).float()  # (rows, vocab_size)
