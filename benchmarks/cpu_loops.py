@@ -1,4 +1,4 @@
-"""The compiled loops of fp32 training on a CPU beside torch's operators: attention, norms, gates, rotation.
+"""The compiled loops of training on a CPU beside torch's operators: attention, norms, gates, RoPE, losses.
 
     python benchmarks/cpu_loops.py [--rounds 9]
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dsllm.kernels.attention import attention
+from dsllm.kernels.cross_entropy_logits import cross_entropy_in_place
 from dsllm.kernels.rms_norm import add_rms_norm, rms_norm
 from dsllm.kernels.rope import rotate
 from dsllm.kernels.swiglu import swiglu
@@ -29,7 +30,7 @@ Run = Callable[[str], Sequence[Tensor]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time the loops of fp32 training on a CPU.")
+    parser = argparse.ArgumentParser(description="Time the loops of training on a CPU.")
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -47,19 +48,34 @@ def main() -> None:
     x, residual, gain = leaf(8, 256, 256), leaf(8, 256, 256), leaf(256)
     compare("RMSNorm, 2,048 x 256", lambda by: [rms_norm(x, gain, backend=by)], given.rounds)
     compare("the same, residual added", lambda by: add_rms_norm(x, residual, gain, backend=by), given.rounds)
-    gate, up = leaf(8, 256, 704), leaf(8, 256, 704)
-    compare("SwiGLU, 2,048 x 704", lambda by: [swiglu(gate, up, backend=by)], given.rounds)
-    q, k = leaf(8, 256, 8, 32), leaf(8, 256, 4, 32)
-    cos, sin = torch.randn(2, 1, 256, 1, 16)
-    compare("RoPE, 2,048 x 8 and 4 x 32", lambda by: rotate(q * 1, k * 1, cos, sin, backend=by), given.rounds)
+    for dtype, suffix in ((torch.float32, ""), (torch.bfloat16, ", bf16")):
+        gate, up = leaf(8, 256, 704, dtype=dtype), leaf(8, 256, 704, dtype=dtype)
+        compare(f"SwiGLU, 2,048 x 704{suffix}", gate_run(gate, up), given.rounds)
+        q, k = leaf(8, 256, 8, 32, dtype=dtype), leaf(8, 256, 4, 32, dtype=dtype)
+        compare(f"RoPE, 2,048 x 8 and 4 x 32{suffix}", turn_run(q, k), given.rounds)
+        logits, targets = leaf(512, 32_000, dtype=dtype), torch.randint(32_000, (512,))
+        compare(f"cross-entropy, 512 x 32,000{suffix}", loss_run(logits, targets), given.rounds)
 
 
-def leaf(*shape: int) -> Tensor:
-    return torch.randn(*shape, requires_grad=True)
+def leaf(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape).to(dtype).requires_grad_()
 
 
 def attention_run(q: Tensor, k: Tensor, v: Tensor) -> Run:
     return lambda by: [attention(q, k, v, backend=by)]
+
+
+def gate_run(gate: Tensor, up: Tensor) -> Run:
+    return lambda by: [swiglu(gate, up, backend=by)]
+
+
+def turn_run(q: Tensor, k: Tensor) -> Run:
+    cos, sin = torch.randn(2, 1, q.shape[1], 1, q.shape[3] // 2)
+    return lambda by: rotate(q * 1, k * 1, cos, sin, backend=by)
+
+
+def loss_run(logits: Tensor, targets: Tensor) -> Run:
+    return lambda by: [cross_entropy_in_place(logits * 1, targets, backend=by)]
 
 
 def compare(name: str, run: Run, n_rounds: int, n_flops: int = 0) -> None:
