@@ -41,10 +41,10 @@ def takes_loops(backend: Backend, *tensors: Tensor, dtypes: Set[torch.dtype] = F
 
     "auto" does in training, on a CPU that computes 16 numbers at a time, as the loops are laid out.
     """
-    return backend == "auto" and torch.is_grad_enabled() and suit_loops(tensors, dtypes)
+    return backend == "auto" and torch.is_grad_enabled() and can_loop(tensors, dtypes)
 
 
-def suit_loops(tensors: Iterable[Tensor], dtypes: Set[torch.dtype]) -> bool:
+def can_loop(tensors: Iterable[Tensor], dtypes: Set[torch.dtype]) -> bool:
     """Say whether loops can run on tensors: plain ones, here, of these dtypes, not while torch compiles."""
     are_plain = all(
         type(x) in {Tensor, nn.Parameter} and x.dtype in dtypes and x.device.type == "cpu" for x in tensors

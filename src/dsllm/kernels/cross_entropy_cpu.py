@@ -3,10 +3,12 @@
 torch goes over them seven times, and over a widened copy of bf16.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from dsllm.kernels.threads import count_threads, share_loop
+from dsllm.kernels.threads import count_threads, numbers_of, share_loop
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 MIN_THREAD_LOGITS = 1 << 16
@@ -25,16 +27,11 @@ def overwrite_by_loops(
 
     Arguments as `overwrite_with_gradient` has them; targets are words, or ignored.
     """
-    from dsllm.kernels.cross_entropy_cpu_compiled import overwrite_narrow_rows, overwrite_rows
+    from dsllm.kernels.cross_entropy_cpu_compiled import overwrite_rows
 
     losses = torch.empty(targets.shape, dtype=torch.float32)
     factors = torch.ones_like(losses) if upstream is None else upstream.float().contiguous()
-    is_narrow = logits.dtype == torch.bfloat16
-    numbers = (logits.view(torch.int16) if is_narrow else logits).detach().numpy()
-    arguments = [
-        numbers, targets.contiguous().numpy(), factors.numpy(), float(z_loss), ignore_index, has_gradient,
-        losses.numpy(),
-    ]  # fmt: skip
-    loop = overwrite_narrow_rows if is_narrow else overwrite_rows
-    share_loop(loop, arguments, count_threads(logits.numel(), MIN_THREAD_LOGITS))
+    arguments: list[Any] = [numbers_of(logits), targets.contiguous().numpy(), factors.numpy()]
+    arguments += [float(z_loss), ignore_index, has_gradient, losses.numpy()]
+    share_loop(overwrite_rows, arguments, count_threads(logits.numel(), MIN_THREAD_LOGITS))
     return losses

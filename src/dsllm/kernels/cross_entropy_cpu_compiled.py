@@ -3,11 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.kernels.bfloat16_compiled import narrow, widen
 from dsllm.kernels.exponential_compiled import exponential
 from dsllm.kernels.share_compiled import part_of
 from dsllm.text.compiled import compiled
-from dsllm.text.vector_floats import BLOCK, greatest_of, sum_of_products
+from dsllm.text.vector_floats import BLOCK, greatest_of, narrow, sum_of_products, widen
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -20,7 +19,7 @@ _ZERO = np.float32(0)
 @compiled
 def overwrite_rows(
     share: Integers,
-    logits: Floats,
+    logits: NDArray[np.float32] | NDArray[np.int16],
     targets: Integers,
     upstream: Floats,
     z_loss: float,
@@ -30,7 +29,8 @@ def overwrite_rows(
 ) -> None:
     """Turn rows of logits, (n, vocab_size), into their gradients; write the losses, (n,).
 
-    upstream: (n,), what the gradients are multiplied with. Without gradients, the logits stay.
+    logits: float32, or the bits of bf16; without gradients they stay. upstream: (n,), what the gradients are
+    multiplied with.
     """
     room, ones = _make_room(logits.shape[1])
     first, last = part_of(share, len(targets))
@@ -38,38 +38,7 @@ def overwrite_rows(
         own, row = logits[number], room[: logits.shape[1]]
         if targets[number] == ignore_index:
             losses[number] = 0
-            own[:] = np.float32(0)
-            continue
-        for word in range(len(row)):
-            row[word] = own[word]
-        room[len(row) :] = _LOWEST
-        losses[number], factor = _soften(room, ones, targets[number], np.float32(z_loss))
-        if has_gradient:
-            factor *= upstream[number]
-            for word in range(len(row)):
-                own[word] = row[word] * factor
-            own[targets[number]] = row[targets[number]] * factor - upstream[number]
-
-
-@compiled
-def overwrite_narrow_rows(
-    share: Integers,
-    logits: NDArray[np.int16],
-    targets: Integers,
-    upstream: Floats,
-    z_loss: float,
-    ignore_index: int,
-    has_gradient: bool,
-    losses: Floats,
-) -> None:
-    """Do the same with the bits of bf16, which are the upper half of fp32's."""
-    room, ones = _make_room(logits.shape[1])
-    first, last = part_of(share, len(targets))
-    for number in range(first, last):
-        own, row = logits[number], room[: logits.shape[1]]
-        if targets[number] == ignore_index:
-            losses[number] = 0
-            own[:] = np.int16(0)
+            own[:] = 0
             continue
         for word in range(len(row)):
             row[word] = widen(own[word])
@@ -78,8 +47,9 @@ def overwrite_narrow_rows(
         if has_gradient:
             factor *= upstream[number]
             for word in range(len(row)):
-                own[word] = narrow(row[word] * factor)
-            own[targets[number]] = narrow(row[targets[number]] * factor - upstream[number])
+                own[word] = narrow(row[word] * factor, own[word])
+            wanted = targets[number]
+            own[wanted] = narrow(row[wanted] * factor - upstream[number], own[wanted])
 
 
 @compiled

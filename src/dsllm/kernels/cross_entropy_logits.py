@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsllm.kernels.backend import Backend, suit_loops, takes_kernel
+from dsllm.kernels.backend import Backend, can_loop, takes_kernel
 from dsllm.kernels.cross_entropy_cpu import DTYPES, overwrite_by_loops
 
 IGNORED = -100
@@ -160,7 +160,7 @@ def overwrite_with_gradient(
 
 def _suits_loops(logits: Tensor, targets: Tensor, ignore_index: int) -> bool:
     """Say whether loops are worth it, and each target is a word or ignored: torch names one that is not."""
-    if logits.numel() < MIN_LOOP_LOGITS or not logits.is_contiguous() or not suit_loops([logits], DTYPES):
+    if logits.numel() < MIN_LOOP_LOGITS or not logits.is_contiguous() or not can_loop([logits], DTYPES):
         return False
     is_word = (targets >= 0) & (targets < logits.shape[1])
     return bool((is_word | (targets == ignore_index)).all())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsllm.kernels.threads import count_threads, share_loop
+from dsllm.kernels.threads import count_threads, numbers_of, share_loop
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})  # of SwiGLU and RoPE; norms are of fp32
 CHANNELS = 16  # what rows are made of, a whole number
@@ -105,23 +105,22 @@ def _norm_backward(ctx: Any, dout: Tensor, dstream: Tensor | None) -> tuple[Tens
 class _Gate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        from dsllm.kernels.rows_cpu_compiled import gate_narrow_rows, gate_rows
+        from dsllm.kernels.rows_cpu_compiled import gate_rows
 
         gate, up = (each.contiguous() for each in arguments)
         out = torch.empty_like(gate)
-        _share(gate_narrow_rows if _is_narrow(gate) else gate_rows, _flat(gate, up, out), out.numel())
+        _share(gate_rows, _flat(gate, up, out), out.numel())
         ctx.save_for_backward(gate, up)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        from dsllm.kernels.rows_cpu_compiled import gate_narrow_rows_backward, gate_rows_backward
+        from dsllm.kernels.rows_cpu_compiled import gate_rows_backward
 
         gate, up = ctx.saved_tensors
         dgate, dup = torch.empty_like(gate), torch.empty_like(up)
-        loop = gate_narrow_rows_backward if _is_narrow(gate) else gate_rows_backward
-        _share(loop, _flat(grads[0].contiguous(), gate, up, dgate, dup), dup.numel())
+        _share(gate_rows_backward, _flat(grads[0].contiguous(), gate, up, dgate, dup), dup.numel())
         return dgate, dup
 
 
@@ -140,27 +139,16 @@ class _Turn(torch.autograd.Function):
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
-    from dsllm.kernels.rows_cpu_compiled import turn_narrow_rows, turn_rows
+    from dsllm.kernels.rows_cpu_compiled import turn_rows
 
     out = torch.empty_like(x)
     angles = [each.squeeze(2).numpy() for each in (cos, sin)]
-    loop = turn_narrow_rows if _is_narrow(x) else turn_rows
-    _share(loop, [_numbers(x), *angles, sign, _numbers(out)], x.numel())
+    _share(turn_rows, [numbers_of(x), *angles, sign, numbers_of(out)], x.numel())
     return out
 
 
-def _is_narrow(x: Tensor) -> bool:
-    return x.dtype == torch.bfloat16
-
-
 def _flat(*tensors: Tensor) -> Arrays:
-    return [_numbers(each.view(-1)) for each in tensors]
-
-
-def _numbers(x: Tensor) -> NDArray[Any]:
-    """Give the numbers of a tensor, of bf16 the bits."""
-    array: NDArray[Any] = (x.view(torch.int16) if _is_narrow(x) else x).detach().numpy()
-    return array
+    return [numbers_of(each.view(-1)) for each in tensors]
 
 
 def _share(loop: Callable[..., None], arguments: list[Any], n_numbers: int) -> None:

@@ -3,15 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dsllm.kernels.bfloat16_compiled import narrow, widen
 from dsllm.kernels.exponential_compiled import exponential
 from dsllm.kernels.share_compiled import part_of
 from dsllm.text.compiled import compiled
-from dsllm.text.vector_floats import BLOCK, sum_of_products
+from dsllm.text.vector_floats import BLOCK, narrow, sum_of_products, widen
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
-Bits = NDArray[np.int16]  # of bf16
+Numbers = NDArray[np.float32] | NDArray[np.int16]  # the second are the bits of bf16
 
 CHUNK_ROWS = 64  # whose gradients of a gain are added up together, whatever the number of threads
 _ONE = np.float32(1)
@@ -89,65 +88,34 @@ def norm_rows_backward(
 @compiled
 def gate_rows(
     share: Integers,
-    gate: Floats,
-    up: Floats,
-    out: Floats,
+    gate: Numbers,
+    up: Numbers,
+    out: Numbers,
 ) -> None:
-    """Compute silu(gate) * up of numbers in a row, (n,)."""
+    """Compute silu(gate) * up of numbers in a row, (n,), rounded once."""
     first, last = part_of(share, len(out))
     gates, ups, targets = gate[first:last], up[first:last], out[first:last]
     for place in range(len(targets)):
-        targets[place] = gates[place] * _open(gates[place]) * ups[place]
+        wide = widen(gates[place])
+        targets[place] = narrow(wide * _open(wide) * widen(ups[place]), targets[place])
 
 
 @compiled
 def gate_rows_backward(
     share: Integers,
-    dout: Floats,
-    gate: Floats,
-    up: Floats,
-    dgate: Floats,
-    dup: Floats,
+    dout: Numbers,
+    gate: Numbers,
+    up: Numbers,
+    dgate: Numbers,
+    dup: Numbers,
 ) -> None:
     """Compute the gradients of `gate_rows`."""
     first, last = part_of(share, len(dout))
     given, gates, ups = dout[first:last], gate[first:last], up[first:last]
     dgates, dups = dgate[first:last], dup[first:last]
     for place in range(len(given)):
-        dgates[place], dups[place] = _close(given[place], gates[place], ups[place])
-
-
-@compiled
-def gate_narrow_rows(
-    share: Integers,
-    gate: Bits,
-    up: Bits,
-    out: Bits,
-) -> None:
-    """Do as `gate_rows` with bf16, rounded once."""
-    first, last = part_of(share, len(out))
-    gates, ups, targets = gate[first:last], up[first:last], out[first:last]
-    for place in range(len(targets)):
-        wide = widen(gates[place])
-        targets[place] = narrow(wide * _open(wide) * widen(ups[place]))
-
-
-@compiled
-def gate_narrow_rows_backward(
-    share: Integers,
-    dout: Bits,
-    gate: Bits,
-    up: Bits,
-    dgate: Bits,
-    dup: Bits,
-) -> None:
-    """Do as `gate_rows_backward` with bf16, rounded once."""
-    first, last = part_of(share, len(dout))
-    given, gates, ups = dout[first:last], gate[first:last], up[first:last]
-    dgates, dups = dgate[first:last], dup[first:last]
-    for place in range(len(given)):
         dwide, dwide_up = _close(widen(given[place]), widen(gates[place]), widen(ups[place]))
-        dgates[place], dups[place] = narrow(dwide), narrow(dwide_up)
+        dgates[place], dups[place] = narrow(dwide, dgates[place]), narrow(dwide_up, dups[place])
 
 
 @compiled
@@ -168,11 +136,11 @@ def _open(x):
 @compiled
 def turn_rows(
     share: Integers,
-    x: Floats,
+    x: Numbers,
     cos: Floats,
     sin: Floats,
     sign: float,
-    out: Floats,
+    out: Numbers,
 ) -> None:
     """Rotate each head of tokens, (batch, seq_len, n_heads, head_dim), by `sign` times its angle.
 
@@ -189,34 +157,7 @@ def turn_rows(
             ones, twos = x[row, token, head, :half], x[row, token, head, half:]
             new_ones, new_twos = out[row, token, head, :half], out[row, token, head, half:]
             for channel in range(len(cosines)):
-                one, two = ones[channel], twos[channel]
-                cosine, sine = cosines[channel], direction * sines[channel]
-                new_ones[channel] = one * cosine - two * sine
-                new_twos[channel] = two * cosine + one * sine
-
-
-@compiled
-def turn_narrow_rows(
-    share: Integers,
-    x: Bits,
-    cos: Floats,
-    sin: Floats,
-    sign: float,
-    out: Bits,
-) -> None:
-    """Do as `turn_rows` with bf16, rounded once."""
-    batch, seq_len, n_heads, head_dim = x.shape
-    half = head_dim // 2
-    first, last = part_of(share, batch * seq_len)
-    direction = np.float32(sign)
-    for number in range(first, last):
-        row, token = number // seq_len, number % seq_len
-        cosines, sines = cos[min(row, len(cos) - 1), token], sin[min(row, len(sin) - 1), token]
-        for head in range(n_heads):
-            ones, twos = x[row, token, head, :half], x[row, token, head, half:]
-            new_ones, new_twos = out[row, token, head, :half], out[row, token, head, half:]
-            for channel in range(len(cosines)):
                 one, two = widen(ones[channel]), widen(twos[channel])
                 cosine, sine = cosines[channel], direction * sines[channel]
-                new_ones[channel] = narrow(one * cosine - two * sine)
-                new_twos[channel] = narrow(two * cosine + one * sine)
+                new_ones[channel] = narrow(one * cosine - two * sine, new_ones[channel])
+                new_twos[channel] = narrow(two * cosine + one * sine, new_twos[channel])

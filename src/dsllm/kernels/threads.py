@@ -1,4 +1,4 @@
-"""Compiled loops on several threads, each of which does its part of the same work."""
+"""Compiled loops over tensors, on several threads, each of which does its part of the same work."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -6,11 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def count_threads(n_operations: int, least: int) -> int:
     """Say how many of torch's threads to use, each for `least` operations or more."""
     return max(1, min(torch.get_num_threads(), n_operations // least))
+
+
+def numbers_of(x: torch.Tensor) -> NDArray[Any]:
+    """Give a tensor's numbers as the loops take them, of bf16 the bits: see `widen` and `narrow`."""
+    is_narrow = x.dtype == torch.bfloat16
+    numbers: NDArray[Any] = (x.view(torch.int16) if is_narrow else x).detach().numpy()
+    return numbers
 
 
 def share_loop(loop: Callable[..., None], arguments: Sequence[Any], n_threads: int) -> None:

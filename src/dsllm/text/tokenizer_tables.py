@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ def read_tables(folder: str | Path) -> Tables:
     """
     folder = Path(folder)
     found = [(name, path.read_bytes()) for name in _FILES if (path := folder / name).is_file()]
-    stamp = hashlib.sha256(repr([(name, hashlib.sha256(data).digest()) for name, data in found]).encode())
+    stamps = [(name, hashlib.sha256(data).digest()) for name, data in found] + [version("tokenizers")]
+    stamp = hashlib.sha256(
+        repr(stamps).encode()
+    )  # the library says what cuts are DeepSeek LLM's: see `cuts_of`
     pre_tokenizer, (merges, facts) = kept_object(f"tokenizer-{stamp.hexdigest()[:32]}", lambda: _make(folder))
     if isinstance(merges, Merges):  # classes of code points are kept by themselves, for all tokenizers
         cuts = cuts_of(pre_tokenizer)

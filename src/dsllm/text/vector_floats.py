@@ -77,6 +77,16 @@ def multiply_add(one, two, three):
 
 
 @instruction
+def widen(number):
+    """Give a float32: the number itself, or what an int16, the bits of bf16, stands for."""
+
+
+@instruction
+def narrow(number, like):
+    """Give a float32 as `like` is: itself, or the bits of the nearest bf16, the even one of two as near."""
+
+
+@instruction
 def floats_at(address, n):
     """Give the array of `n` float32 at an address; who calls sees to it that they stay there."""
 

@@ -11,6 +11,7 @@ from numba.np.arrayobj import populate_array
 from dsllm.text.vector_floats import BLOCK, GROUP, TILE_ROWS
 
 _INDEX, _PLACE, _FLOAT = ir.IntType(64), ir.IntType(32), ir.FloatType()
+_BITS = ir.IntType(32)
 _BLOCK = ir.VectorType(_FLOAT, BLOCK)
 _ZEROS = ir.Constant(_BLOCK, [0.0] * BLOCK)
 _AHEAD = 1024  # numbers: a page, at whose end the processor's own prefetching ends
@@ -186,6 +187,38 @@ def multiply_add(typing_context, one, two, three):
 
     number = types.float32
     return number(number, number, number), generate
+
+
+@intrinsic
+def widen(typing_context, number):
+    """The bits of bf16 are the upper half of float32's."""
+    is_narrow = number == types.int16
+
+    def generate(context, builder, signature, arguments):
+        if not is_narrow:
+            return arguments[0]
+        bits = builder.shl(builder.zext(arguments[0], _BITS), ir.Constant(_BITS, 16))
+        return builder.bitcast(bits, _FLOAT)
+
+    return types.float32(types.int16 if is_narrow else types.float32), generate
+
+
+@intrinsic
+def narrow(typing_context, number, like):
+    """Add half of what is cut off, or a little less where the last bit that stays is 0."""
+    is_narrow = like == types.int16
+
+    def generate(context, builder, signature, arguments):
+        if not is_narrow:
+            return arguments[0]
+        bits = builder.bitcast(arguments[0], _BITS)
+        half = ir.Constant(_BITS, 16)
+        last = builder.and_(builder.lshr(bits, half), ir.Constant(_BITS, 1))
+        rounded = builder.add(bits, builder.add(last, ir.Constant(_BITS, 0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, half), ir.IntType(16))
+
+    kind = types.int16 if is_narrow else types.float32
+    return kind(types.float32, kind), generate
 
 
 @intrinsic
