@@ -1,5 +1,6 @@
 """What `text/compiled.py` says of compiling, and that kept code computes what Python does."""
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -80,7 +81,9 @@ def test_code_that_asks_for_an_unknown_symbol_is_not_linked(tmp_path, monkeypatc
     _half._runs.clear()
     _half(5)
     (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes().replace(b'"asks": [', b'"asks": ["no_such_symbol", ', 1))
+    head, _, code = path.read_bytes().partition(b"\n")
+    asking = json.loads(head) | {"asks": ["no_such_symbol"]}
+    path.write_bytes(json.dumps(asking).encode() + b"\n" + code)
     _half._runs.clear()
     assert _half(5) == 2.5
     assert _half._runs[("i8",)] is _half.dispatcher

@@ -25,8 +25,12 @@ _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 def make_dispatcher(function: Callable[..., Any]) -> Any:
-    """Give a function that numba compiles when it is called or asked to."""
-    return numba.njit(function, **_OPTIONS)
+    """Give a function that numba compiles when it is called or asked to.
+
+    It becomes part of the compiled functions that call it: numba takes each array apart to pass it, some ten
+    words, and left alone LLVM calls helpers of inner loops so.
+    """
+    return numba.njit(function, forceinline=True, **_OPTIONS)
 
 
 def compile_entry(dispatcher: Any, name: str, kinds: Sequence[str]) -> bytes:
