@@ -8,6 +8,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 from tests.stages.tiny_tokens import (
@@ -33,7 +34,9 @@ from dsllm.stages.tokenize.bpe import BOS, EOS, learn_words, tokenizer_files
 from dsllm.stages.tokenize.config import TokenizeEncodeConfig, TokenizeTrainConfig
 from dsllm.stages.tokenize.encode_task import EncodeTask
 from dsllm.stages.tokenize.statistics import MAX_SOURCES, OTHERS, SourceCounts
+from dsllm.stages.tokenize.uses_compiled import spell
 from dsllm.text.piece_counts import count_pieces
+from dsllm.text.texts import Texts
 from dsllm.text.tokenizer_files import (
     decode_documents,
     load_tokenizer,
@@ -358,3 +361,16 @@ def test_real_texts_come_back(tokenizer_folder):
         with zstandard.open(path, "rt", encoding="utf-8") as file:
             texts = [json.loads(line)["text"][:20_000] for line in islice(file, 8)]
         assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(texts)] == texts
+
+
+def test_tokens_spell_a_text_or_do_not():
+    words = Texts.join([b"", b"a", b"bc"])
+    for tokens, text, expected in (
+        ([], b"", True),
+        ([1, 2, 0, 1], b"abca", True),
+        ([1, 2], b"abd", False),
+        ([1, 2], b"ab", False),  # the text ends inside a word
+        ([1], b"ab", False),
+    ):
+        found = spell(np.array(tokens, np.uint32), words.data, words.ends, np.frombuffer(text, np.uint8))
+        assert found is expected

@@ -37,4 +37,8 @@ class Texts:
 
     def raw(self, place: int) -> bytes:
         """Give the bytes of one of them."""
-        return self.data[self.ends[place - 1] if place else 0 : self.ends[place]].tobytes()
+        return self.part(place).tobytes()
+
+    def part(self, place: int) -> NDArray[np.uint8]:
+        """Give the bytes of one of them where they are."""
+        return self.data[self.ends[place - 1] if place else 0 : self.ends[place]]

@@ -12,6 +12,7 @@ from dsllm.io.documents import Batch, parse_batch
 from dsllm.stages.tokenize.config import TokenizeEncodeConfig
 from dsllm.stages.tokenize.shards import Encoded, Int64s
 from dsllm.stages.tokenize.statistics import source_name
+from dsllm.stages.tokenize.uses_compiled import spell
 from dsllm.text.bpe import Encoder, Ids, Merges
 from dsllm.text.json_lines import parse_each, read_values
 from dsllm.text.texts import Texts
@@ -124,9 +125,19 @@ class EncodeTask:
         """Decode one document in some again: says which came back changed."""
         is_lossy = np.zeros(len(ends), np.bool_)
         for place in np.flatnonzero(line_numbers % CHECK_EVERY_LINES == 1).tolist():
-            token_ids = tokens[ends[place - 1] if place else 0 : ends[place] - 1].tolist()
-            is_lossy[place] = self.decode(token_ids) != texts.raw(place)
+            token_ids = tokens[ends[place - 1] if place else 0 : ends[place] - 1]
+            if self._words is None:
+                is_lossy[place] = self.decode(token_ids.tolist()) != texts.raw(place)
+            else:
+                is_lossy[place] = not spell(token_ids, self._words.data, self._words.ends, texts.part(place))
         return is_lossy
+
+    @cached_property
+    def _words(self) -> Texts | None:
+        """The bytes of each id's word, where a text is those of its tokens."""
+        if isinstance(self.facts, TokenizerFacts) and self.facts.is_byte_level:
+            return Texts.join(self.facts.words)
+        return None
 
     def decode(self, ids: list[int]) -> bytes:
         """Turn ids into text: by the words' bytes where that is all that the tokenizer does."""
