@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from dsllm.workers.heap import keep_freed_memory
 
 # batch, seq_len, n_heads, n_kv_heads, head_dim
 ATTENTIONS = [(8, 256, 8, 4, 32), (4, 512, 8, 4, 64), (2, 1024, 8, 4, 64), (1, 2048, 8, 8, 128)]
+DTYPES = ((torch.float32, ""), (torch.bfloat16, ", bf16"))
 N_WARM_UPS = 2
 
 Run = Callable[[str], Sequence[Tensor]]
@@ -38,17 +40,17 @@ def main() -> None:
     keep_freed_memory(of_any_size=True)
     print("| what | dsllm, ms forward, backward | torch | torch's over dsllm's time |")
     print("|---|---|---|---|")
-    for shape in ATTENTIONS:
+    for (dtype, suffix), shape in product(DTYPES, ATTENTIONS):
         batch, seq_len, n_heads, n_kv_heads, head_dim = shape
-        q, k, v = (leaf(batch, seq_len, heads, head_dim) for heads in (n_heads, n_kv_heads, n_kv_heads))
+        heads_of = (n_heads, n_kv_heads, n_kv_heads)
+        q, k, v = (leaf(batch, seq_len, heads, head_dim, dtype=dtype) for heads in heads_of)
         n_flops = 2 * batch * n_heads * seq_len**2 * head_dim
-        name = f"attention, {batch} x {seq_len}, {n_heads} heads on {n_kv_heads}, {head_dim} channels"
-        run = attention_run(q, k, v)
-        compare(name, run, given.rounds, n_flops)
+        name = f"attention, {batch} x {seq_len}, {n_heads} heads on {n_kv_heads}, {head_dim} channels{suffix}"
+        compare(name, attention_run(q, k, v), given.rounds, n_flops)
     x, residual, gain = leaf(8, 256, 256), leaf(8, 256, 256), leaf(256)
     compare("RMSNorm, 2,048 x 256", lambda by: [rms_norm(x, gain, backend=by)], given.rounds)
     compare("the same, residual added", lambda by: add_rms_norm(x, residual, gain, backend=by), given.rounds)
-    for dtype, suffix in ((torch.float32, ""), (torch.bfloat16, ", bf16")):
+    for dtype, suffix in DTYPES:
         gate, up = leaf(8, 256, 704, dtype=dtype), leaf(8, 256, 704, dtype=dtype)
         compare(f"SwiGLU, 2,048 x 704{suffix}", gate_run(gate, up), given.rounds)
         q, k = leaf(8, 256, 8, 32, dtype=dtype), leaf(8, 256, 4, 32, dtype=dtype)

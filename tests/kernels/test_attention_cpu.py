@@ -24,6 +24,7 @@ def make_ids(lengths):
     return torch.stack([torch.repeat_interleave(torch.tensor(row)) for row in lengths])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("shape", "lengths"),
     [
@@ -36,11 +37,12 @@ def make_ids(lengths):
         ((2, 130, 4, 2, 32), [[1, 64, 65], [33, 31, 1, 1, 64]]),
         ((1, 70, 2, 2, 80), [[1] * 70]),
         ((2, 65, 2, 1, 16), [[65], [64, 1]]),
+        ((2, 133, 2, 1, 48), [[70, 29, 34], [1, 130, 2]]),
     ],
     ids=str,
 )
-def test_loops_and_their_gradients_match_the_formula_in_fp64(shape, lengths):
-    *inputs, dout = random_inputs(*shape)
+def test_loops_and_their_gradients_match_the_formula_in_fp64(shape, lengths, dtype):
+    *inputs, dout = (x.to(dtype) for x in random_inputs(*shape))
     ids = None if lengths is None else make_ids(lengths)
     starts = None if ids is None else document_starts(ids)
     error = check.worst_error(
@@ -49,7 +51,7 @@ def test_loops_and_their_gradients_match_the_formula_in_fp64(shape, lengths):
         inputs,
         dout,
     )
-    assert error <= check.TOLERANCES[torch.float32]
+    assert error <= check.TOLERANCES[dtype]
 
 
 def test_scores_far_apart_and_far_from_zero():
@@ -71,9 +73,10 @@ def test_what_is_no_number_reaches_the_tokens_that_see_it(place):
     assert not is_hit[:32].any()  # what is in a tile of keys ahead is not multiplied
 
 
-def test_gradients_have_the_same_bits_with_any_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_have_the_same_bits_with_any_number_of_threads(dtype, monkeypatch):
     monkeypatch.setattr(loops, "MIN_THREAD_PRODUCTS", 1)
-    *inputs, dout = random_inputs(3, 70, 4, 2, 32)
+    *inputs, dout = (x.to(dtype) for x in random_inputs(3, 70, 4, 2, 32))
     found = []
     for n_threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=n_threads: n)
@@ -92,9 +95,22 @@ def test_tensors_that_do_not_lie_in_a_row():
     assert error <= check.TOLERANCES[torch.float32]
 
 
+def test_what_is_no_number_does_not_reach_gradients_of_other_heads_and_rows():
+    *inputs, dout = random_inputs(2, 70, 2, 2, 16)
+    inputs[0][0, 69, 0] = float("nan")  # the last token of a row whose last tile is not full
+    leaves = [x.requires_grad_() for x in inputs]
+    grads = torch.autograd.grad(attention_cpu(*leaves, None), leaves, dout)
+    for grad in grads:
+        assert grad[0, :, 0].isnan().any()
+        assert not grad[0, :, 1].isnan().any()
+        assert not grad[1].isnan().any()
+
+
+@pytest.mark.parametrize("can_pair", [False, True])
 @pytest.mark.skipif(not has_wide_vectors(), reason="the loops are for 512-bit vectors")
-def test_who_goes_by_loops(monkeypatch):
+def test_who_goes_by_loops(can_pair, monkeypatch):
     went = []
+    monkeypatch.setattr("dsllm.kernels.attention.has_pair_products", lambda: can_pair)
     monkeypatch.setattr(
         "dsllm.kernels.attention.attention_cpu",
         lambda *arguments: went.append(arguments[3] is not None) or attention_cpu(*arguments),
@@ -104,10 +120,11 @@ def test_who_goes_by_loops(monkeypatch):
     attention(*inputs, document_ids=torch.zeros(2, 256, dtype=torch.int64))
     assert went == [False, True]
     attention(*inputs, backend="torch")
-    attention(*(x.bfloat16() for x in inputs))
     attention(*(x.double() for x in inputs))
     attention(*random_inputs(1, 16, 1, 1, 32)[:3])  # too few
     attention(*random_inputs(2, 256, 4, 2, 24)[:3])  # channels
     with torch.no_grad():
         attention(*inputs)
     assert len(went) == 2
+    attention(*(x.bfloat16() for x in inputs))
+    assert len(went) == 2 + can_pair

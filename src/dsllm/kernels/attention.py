@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from dsllm.kernels.attention_cpu import attention_cpu, suits_loops
 from dsllm.kernels.attention_launch import MAX_HEAD_DIM
-from dsllm.kernels.backend import Backend, takes_kernel, takes_loops
+from dsllm.kernels.backend import FP32, Backend, has_pair_products, takes_kernel, takes_loops
 
 # Below this length a CPU is slower in bf16 than in fp32 with all casts: 3.2 times at 64 tokens, 1.2 at 256.
 SHORT_ON_CPU = 512
@@ -31,7 +31,7 @@ def attention(
         document_ids: integers, shape (batch, seq_len). A document is a run of equal numbers, and tokens see
             only their own; an id that returns after another is a new document. None: a row is one document.
         backend: "auto" takes the kernel on a GPU, for fp16 and bf16 and heads of up to 256 channels, compiled
-            loops in fp32 training on a CPU, and torch's operators elsewhere.
+            loops in training on a CPU, in bf16 if it has instructions for that, and torch's elsewhere.
 
     Returns:
         The shape and dtype of `q`.
@@ -46,7 +46,8 @@ def attention(
         from dsllm.kernels.attention_triton import attention_triton
 
         return attention_triton(q, k, v, document_ids)
-    if takes_loops(backend, q, k, v) and suits_loops(q):
+    dtypes = {torch.float32, torch.bfloat16} if has_pair_products() else FP32
+    if takes_loops(backend, q, k, v, dtypes=dtypes) and suits_loops(q):
         return attention_cpu(q, k, v, None if document_ids is None else document_starts(document_ids))
     return attention_torch(q, k, v, document_ids)
 

@@ -1,7 +1,8 @@
-"""Attention in fp32 on a CPU with 512-bit vectors, by compiled loops over tiles: forward and backward.
+"""Attention on a CPU with 512-bit vectors, by compiled loops over tiles: forward and backward.
 
 torch's fused operator cuts rows into many small products, for which it calls a library each; here a tile of
-sums stays in registers. It takes 1.4 to 2.2 times as long at 256 to 2,048 tokens (`benchmarks/cpu_loops.py`).
+sums stays in registers. In fp32 it takes 1.3 to 2.2 times as long at 256 to 2,048 tokens, and products of
+blocks in bf16 take 1.9 to 2.7 times as long (`benchmarks/cpu_loops.py`).
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsllm.kernels.rows_cpu import CHANNELS
-from dsllm.kernels.threads import count_threads, share_loop
+from dsllm.kernels.threads import count_threads, numbers_of, share_loop
 
 MIN_PRODUCTS = 1 << 22  # of numbers: with fewer, the loops gain nothing
 MIN_THREAD_PRODUCTS = 1 << 22
@@ -27,7 +28,7 @@ def attention_cpu(q: Tensor, k: Tensor, v: Tensor, starts: Tensor | None) -> Ten
     """Compute attention by the loops; the same contract as `attention_torch`.
 
     Args:
-        q: queries, shape (batch, seq_len, n_heads, head_dim), as `suits_loops` wants them.
+        q: queries, shape (batch, seq_len, n_heads, head_dim), as `suits_loops` wants them; fp32 or bf16.
         k: keys, shape (batch, seq_len, n_kv_heads, head_dim).
         v: values, the shape of `k`.
         starts: where each token's document begins, int64, shape (batch, seq_len), or None for at 0.
@@ -45,10 +46,10 @@ class _Loops(torch.autograd.Function):
 
         q, k, v, starts = (x.contiguous() for x in arguments)
         batch, seq_len, n_heads, _ = q.shape
-        out, sums = torch.empty_like(q), q.new_empty(batch, n_heads, seq_len)
+        out, sums = torch.empty_like(q), q.new_empty(batch, n_heads, seq_len, dtype=torch.float32)
         n_threads = _count_threads(q, 1)
-        arrays: list[Any] = [x.detach().numpy() for x in (q, k, v, starts)]
-        arrays += [q.shape[3] ** -0.5, out.numpy(), sums.numpy()]
+        arrays: list[Any] = [numbers_of(x) for x in (q, k, v, starts)]
+        arrays += [q.shape[3] ** -0.5, numbers_of(out), sums.numpy()]
         share_loop(attend_heads, arrays, n_threads)
         ctx.save_for_backward(q, k, v, starts, out, sums)
         return out
@@ -62,8 +63,8 @@ class _Loops(torch.autograd.Function):
         found = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         n_threads = _count_threads(q, 2)
         given = (q, k, v, out, grads[0], starts, sums)
-        arrays: list[Any] = [x.detach().contiguous().numpy() for x in given]
-        arrays += [q.shape[3] ** -0.5, *(x.numpy() for x in found)]
+        arrays: list[Any] = [numbers_of(x.contiguous()) for x in given]
+        arrays += [q.shape[3] ** -0.5, *map(numbers_of, found)]
         share_loop(attend_heads_backward, arrays, n_threads)
         return *found, None
 

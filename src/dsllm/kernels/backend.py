@@ -58,6 +58,13 @@ def has_wide_vectors() -> bool:
 
 
 @functools.cache
+def has_pair_products() -> bool:
+    """Say whether this processor multiplies pairs of bf16, and has no tiles (AMX) for torch to use."""
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
+
+
+@functools.cache
 def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dsllm.text.compiled import compiled
-from dsllm.text.vector_floats import multiply_add
+from dsllm.text.vector_blocks import multiply_add, two_to, where_less
 
 _ONE = np.float32(1)
 _LOWEST = np.float32(-87)  # below, the exponential is no normal number
@@ -17,10 +17,12 @@ _C5, _C6, _C7 = np.float32(1 / 120), np.float32(1 / 720), np.float32(1 / 5040)
 
 @compiled
 def exponential(x):
-    """Compute e**x for x <= 0: Taylor's series about the nearest multiple of ln 2, |r| <= 0.35, to r**7."""
-    bounded = _LOWEST if x < _LOWEST else x  # and NaN stays what it is
+    """Compute e**x for x <= 0: Taylor's series about the nearest multiple of ln 2, |r| <= 0.35, to r**7.
+
+    x: a float32, or a block of 16.
+    """
+    bounded = where_less(x, _LOWEST, _LOWEST, x)  # and NaN stays what it is
     n = multiply_add(bounded, _LOG2_E, _ROUNDER) - _ROUNDER
     r = multiply_add(n, -_LN2_LOW, multiply_add(n, -_LN2_HIGH, bounded))
     tail = multiply_add(r, multiply_add(r, multiply_add(r, multiply_add(r, _C7, _C6), _C5), _C4), _C3)
-    power = np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-    return multiply_add(r * r, multiply_add(r, tail, _C2), _ONE + r) * power
+    return multiply_add(r * r, multiply_add(r, tail, _C2), _ONE + r) * two_to(n)

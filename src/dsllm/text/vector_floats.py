@@ -9,7 +9,6 @@ from dsllm.text.compiled import instruction
 
 BLOCK = 16  # numbers side by side
 GROUP = 4  # rows at a time
-TILE_ROWS = 8  # of a tile of sums
 
 
 @instruction
@@ -47,33 +46,13 @@ def multiply_panel_16(panel, panel_index, x, x_index, n_inputs, out, out_index):
 
 
 @instruction
-def multiply_tile_16(a, a_index, a_row, a_step, n, b, b_index, b_step, out, out_index, out_row, is_sum):
-    """Multiply 8 rows of `n` numbers by 16 columns; write 8 rows of 16 sums, or add to what is there.
-
-    From one row of `a` to the next it is `a_row` numbers, from one number of a row to the next `a_step`; to
-    the next row of `b`, which has 16 numbers side by side, `b_step`, and of `out` `out_row`. `is_sum` is 1 or
-    0.
-    """
-
-
-@instruction
-def multiply_tile_32(a, a_index, a_row, a_step, n, b, b_index, b_step, out, out_index, out_row, is_sum):
-    """Do the same with 32 columns."""
-
-
-@instruction
 def sum_of_products(one, one_index, two, two_index, n_blocks):
-    """Add up the products of two rows of `n_blocks` blocks, number by number."""
+    """Add up the products of two rows of `n_blocks` blocks, number by number; bf16 are widened."""
 
 
 @instruction
 def greatest_of(row, row_index, n_blocks):
     """Find the greatest of `n_blocks` blocks of numbers, NaN being none."""
-
-
-@instruction
-def multiply_add(one, two, three):
-    """Compute one * two + three in float32, rounded once."""
 
 
 @instruction
