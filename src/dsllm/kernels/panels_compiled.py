@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dsllm.kernels.exponential_compiled import exponential
 from dsllm.kernels.share_compiled import part_of
-from dsllm.text.compiled import compiled
+from dsllm.text.compiled import compiled, compiled_apart
 from dsllm.text.vector_floats import (
     BLOCK,
     GROUP,
@@ -152,7 +152,7 @@ def _norm(share, x, n_blocks, d_model, weights, gain_at, eps, out):
                 out[block, channel, lane] = x[block, channel, lane] * factors[lane] * gain
 
 
-@compiled
+@compiled_apart
 def _project(share, weights, at, x, n_inputs, out, own_room):
     """Multiply all rows by a matrix; write the results row by row, (n_rows, n_columns)."""
     n_rows, n_columns = out.shape
@@ -169,7 +169,7 @@ def _project(share, weights, at, x, n_inputs, out, own_room):
                         out[row, column] = own_room[(column - begin) * lanes + row - block * lanes]
 
 
-@compiled
+@compiled_apart
 def _add_product(share, weights, at, x, n_inputs, out, own_room):
     """Multiply all rows by a matrix, and add the results to `out`."""
     n_blocks, n_columns, lanes = out.shape
@@ -184,7 +184,7 @@ def _add_product(share, weights, at, x, n_inputs, out, own_room):
                         out[block, panel * BLOCK + column, lane] += own_room[column * lanes + lane]
 
 
-@compiled
+@compiled_apart
 def _gate(share, weights, place, x, d_model, d_ff, out, own_room):
     """Compute silu(x gate) * (x up)."""
     n_blocks, _, lanes = x.shape
@@ -249,7 +249,7 @@ def _turn(heads, row, n_turned, turns):
             heads[row, head, half + channel] = second * cos + first * sin
 
 
-@compiled
+@compiled_apart
 def _attend(share, heads, keys, values, pages_of, rows, own_room, out):
     """Let each row look at its text up to itself."""
     n_rows, n_all, head_dim = heads.shape

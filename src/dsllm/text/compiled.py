@@ -44,6 +44,14 @@ def compiled(function: F) -> F:
     return cast(F, functools.update_wrapper(Compiled(function), function))
 
 
+def compiled_apart(function: F) -> F:
+    """As `compiled`, but compiled functions call it, where the others become part of them.
+
+    For stages of a large function, whose inner loops want all registers.
+    """
+    return cast(F, functools.update_wrapper(Compiled(function, is_apart=True), function))
+
+
 def instruction(function: F) -> F:
     """Name a function that only compiled code can call: `MODULE_llvm.py` says what it becomes."""
     return cast(F, Instruction(function))
@@ -64,8 +72,8 @@ class Instruction:
 class Compiled:
     """A function, and its machine code for each combination of arguments that was met."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any], *, is_apart: bool = False) -> None:
+        self._function, self._is_apart = function, is_apart
         self._runs: dict[tuple[str, ...], Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
@@ -89,7 +97,7 @@ class Compiled:
         copy = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
         from dsllm.text.numba_entry import make_dispatcher
 
-        return make_dispatcher(copy)
+        return make_dispatcher(copy, is_apart=self._is_apart)
 
     def _prepare(self, kinds: tuple[str, ...]) -> Callable[..., Any]:
         """Find the machine code, or make it."""

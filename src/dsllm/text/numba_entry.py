@@ -24,13 +24,13 @@ from dsllm.text.vector_llvm import as_bits, as_number, as_pointer
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
-def make_dispatcher(function: Callable[..., Any]) -> Any:
+def make_dispatcher(function: Callable[..., Any], *, is_apart: bool) -> Any:
     """Give a function that numba compiles when it is called or asked to.
 
-    It becomes part of the compiled functions that call it: numba takes each array apart to pass it, some ten
-    words, and left alone LLVM calls helpers of inner loops so.
+    Unless it is apart, it becomes part of the compiled functions that call it: numba takes each array to
+    pieces to pass it, some ten words, and left alone LLVM calls helpers of inner loops so.
     """
-    return numba.njit(function, forceinline=True, **_OPTIONS)
+    return numba.njit(function, forceinline=not is_apart, **_OPTIONS)
 
 
 def compile_entry(dispatcher: Any, name: str, kinds: Sequence[str]) -> bytes:
