@@ -6,7 +6,7 @@ import pytest
 
 from dsllm.config import RunOptions, Settings, setting
 from dsllm.errors import InputError, OutputError, ShardError
-from dsllm.io.atomic import atomic_file
+from dsllm.io.atomic import atomic_file, start_writing_out
 from dsllm.io.folder import OutputFolder
 from dsllm.io.manifest import read_manifest
 from dsllm.io.provenance import trace
@@ -292,3 +292,19 @@ def test_a_full_disk_is_one_clear_error(tmp_path):
         write_until_full()
     assert "carries on" in caught.value.hint
     assert not list(tmp_path.glob("*a*"))
+
+
+def test_the_system_begins_to_write_large_files_before_their_end(monkeypatch):
+    begun = []
+    monkeypatch.setattr("dsllm.io.folder.START_BYTES", 10)
+    monkeypatch.setattr(
+        "dsllm.io.folder.start_writing_out",
+        lambda file, begin, n: (begun.append((begin, n)), start_writing_out(file, begin, n)),
+    )
+    with folder() as out:
+        with out.create("shard-00000.bin") as file:
+            for _ in range(5):
+                file.write(b"123456")
+        out.finish(counts={}, content={"kind": "documents"})
+    assert begun == [(0, 12), (12, 12)]
+    assert Path("out/shard-00000.bin").read_bytes() == b"123456" * 5

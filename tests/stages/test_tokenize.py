@@ -25,8 +25,9 @@ from dsllm.config import RunOptions
 from dsllm.errors import ConfigError, DocumentError, InputError
 from dsllm.progress import Reporter
 from dsllm.stages.tokenize import train
-from dsllm.stages.tokenize.bpe import BOS, EOS, UNUSED_BYTES, learn_words, padded
+from dsllm.stages.tokenize.bpe import BOS, EOS, UNUSED_BYTES, learn_words
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
+from dsllm.stages.tokenize.vocabulary import padded
 from dsllm.text.piece_counts import count_pieces
 from dsllm.text.pretokens import pre_tokens
 from dsllm.text.tokenizer_files import (

@@ -167,3 +167,23 @@ def test_ray_gives_the_same_results_and_errors():
             list(map_ordered(Refuse(), range(6), options=options))
     finally:
         ray.shutdown()
+
+
+class SquareInThreads(Square):
+    releases_lock = True
+
+
+def test_what_threads_have_done_goes_on_at_once_and_in_order():
+    n_asked = 0
+
+    def items():
+        nonlocal n_asked
+        for number in range(1, 40):
+            n_asked += 1
+            time.sleep(0.02)  # the one before is done
+            yield number
+
+    results = map_ordered(SquareInThreads(), items(), options=TWO)
+    assert next(results) == 1
+    assert n_asked < 8  # 4 for each worker may be begun
+    assert list(results) == [number * number for number in range(2, 40)]

@@ -1,16 +1,19 @@
 """Files that are whole or absent: a temporary name beside the target, fsync, rename."""
 
+import ctypes
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from dsllm.errors import OutputError
 
+_SYNC_FILE_RANGE_WRITE = 2
 _HINTS = {
     errno.ENOSPC: "free some space and run the same command again: it carries on",
     errno.EDQUOT: "free some space and run the same command again: it carries on",
@@ -53,6 +56,23 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     """Write a whole small file at once."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def start_writing_out(file: BinaryIO, begin: int, n_bytes: int) -> None:
+    """Let the system begin to put part of a file on the disk, which is waited for at its end.
+
+    A hint, given on Linux alone; whether all is written, and any error, is for `fsync` to say.
+    """
+    if (function := _sync_file_range()) is not None:
+        function(file.fileno(), begin, n_bytes, _SYNC_FILE_RANGE_WRITE)
+
+
+@cache
+def _sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    function = getattr(ctypes.CDLL(None), "sync_file_range", None) if sys.platform == "linux" else None
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return cast("Callable[[int, int, int, int], int] | None", function)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,7 @@ from dsllm import __version__
 from dsllm.config import RunOptions, Settings, command_line
 from dsllm.errors import InputError, OutputError
 from dsllm.io.apart import check_apart, is_within
-from dsllm.io.atomic import atomic_file, file_sha256, output_error
+from dsllm.io.atomic import atomic_file, file_sha256, output_error, start_writing_out
 from dsllm.io.manifest import MANIFEST, PARTIAL, InputRecord, Manifest, ShardRecord
 from dsllm.io.sources import find_sources, is_url
 from dsllm.io.stores import LocalStore, Store, UrlStore
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 PARTIAL_EVERY_S = 1.0  # a shard finished since then is made again after a crash, with the same bytes
+START_BYTES = 1 << 23  # written since the system was last told to begin with putting them on the disk
 _LEFT_OVERS = ("checkpoints", ".work")
 
 
@@ -276,7 +277,7 @@ class _HashedFile(io.RawIOBase):
         super().__init__()
         self._file = file
         self.digest = hashlib.sha256()
-        self.n_bytes = 0
+        self.n_bytes = self._n_started = 0
 
     def writable(self) -> bool:
         return True
@@ -285,6 +286,9 @@ class _HashedFile(io.RawIOBase):
         self.digest.update(data)
         n_bytes = self._file.write(data)
         self.n_bytes += n_bytes
+        if self.n_bytes - self._n_started >= START_BYTES:
+            start_writing_out(self._file, self._n_started, self.n_bytes - self._n_started)
+            self._n_started = self.n_bytes
         return n_bytes
 
     def tell(self) -> int:

@@ -72,11 +72,13 @@ def map_ordered(
 
 def _map_in_threads(task: Callable[[T], R], items: Iterator[T], n_workers: int) -> Iterator[R]:
     waiting: deque[Future[R]] = deque()
+    ahead = AHEAD_PER_WORKER * n_workers
     with ThreadPoolExecutor(n_workers) as threads:
         try:
             for item in items:
                 waiting.append(threads.submit(task, item))
-                if len(waiting) >= AHEAD_PER_WORKER * n_workers:
+                # What is done goes on at once: it would be left for when the workers have no more to do.
+                while waiting and (len(waiting) >= ahead or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -110,10 +110,5 @@ def tokenizer_files(words: LearnedWords) -> dict[str, bytes]:
     }
 
 
-def padded(n_ids: int, multiple: int) -> int:
-    """Give the model's vocabulary: the next multiple, 102,400 for 100,015 and 4,096."""
-    return -(-n_ids // multiple) * multiple
-
-
 def _json_bytes(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False, indent=2) + "\n").encode()

@@ -6,6 +6,7 @@ an interrupted run goes on from there: what lies before is read or passed over, 
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,11 @@ from dsllm.io.folder import OutputFolder
 from dsllm.io.sources import Source, find_sources, read_batches, total_bytes
 from dsllm.io.token_formats import token_format
 from dsllm.progress import Bar, Reporter
-from dsllm.stages.tokenize.bpe import padded
 from dsllm.stages.tokenize.config import PAD_VOCAB_TO, TokenizeEncodeConfig
 from dsllm.stages.tokenize.encode_task import EncodeTask
 from dsllm.stages.tokenize.shards import ShardedTokens, Words
 from dsllm.stages.tokenize.statistics import estimate_text_bytes
-from dsllm.stages.tokenize.vocabulary import check_tokenizer_folder, model_vocab_size
+from dsllm.stages.tokenize.vocabulary import check_tokenizer_folder, model_vocab_size, padded
 from dsllm.text.compiled import announce_compiling
 from dsllm.text.tokenizer_files import TOKENIZER_FILES
 from dsllm.workers.pool import map_ordered
@@ -49,8 +49,10 @@ def run(
         ConfigError: the vocabulary shall be padded otherwise than the tokenizer's folder says.
         InputError: no document, or the tokenizer cannot be read or names no end of a sequence.
     """
-    sources = find_sources(inputs)
-    task, content = _prepare(config)
+    with ThreadPoolExecutor(1) as thread:  # hashes the inputs meanwhile
+        found = thread.submit(find_sources, inputs)
+        task, content = _prepare(config)
+        sources = found.result()
     with OutputFolder(
         output,
         stage="tokenize encode",

@@ -19,13 +19,13 @@ from dsllm.stages.tokenize.bpe import (
     N_SPECIAL_TOKENS,
     LearnedWords,
     learn_words,
-    padded,
     tokenizer_files,
 )
 from dsllm.stages.tokenize.config import N_BYTES_IN_UTF8, TokenizeTrainConfig
 from dsllm.stages.tokenize.count import Corpus, PieceCount, Tally
 from dsllm.stages.tokenize.sampling import choose_shares
 from dsllm.stages.tokenize.statistics import MAX_ROWS, SourceCounts, estimate_text_bytes
+from dsllm.stages.tokenize.vocabulary import padded
 from dsllm.text.bpe import Encoder, Merges, merges_of_file
 from dsllm.text.compiled import announce_compiling
 from dsllm.text.texts import Texts

@@ -4,10 +4,14 @@ from pathlib import Path
 
 from dsllm.errors import InputError, ShardError
 from dsllm.io.manifest import MANIFEST, PARTIAL, read_manifest
-from dsllm.stages.tokenize.bpe import padded
 from dsllm.text.tokenizer_files import TOKENIZER_FILES, read_json
 
 MODEL_CONFIG = "config.json"
+
+
+def padded(n_ids: int, multiple: int) -> int:
+    """Give the model's vocabulary: the next multiple, 102,400 for 100,015 and 4,096."""
+    return -(-n_ids // multiple) * multiple
 
 
 def check_tokenizer_folder(folder: str) -> None:
