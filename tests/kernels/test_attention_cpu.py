@@ -128,3 +128,5 @@ def test_who_goes_by_loops(can_pair, monkeypatch):
     assert len(went) == 2
     attention(*(x.bfloat16() for x in inputs))
     assert len(went) == 2 + can_pair
+    attention(inputs[0].bfloat16(), *inputs[1:])  # of two kinds, which the loops would misread
+    assert len(went) == 2 + can_pair

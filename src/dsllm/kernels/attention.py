@@ -46,8 +46,8 @@ def attention(
         from dsllm.kernels.attention_triton import attention_triton
 
         return attention_triton(q, k, v, document_ids)
-    dtypes = {torch.float32, torch.bfloat16} if has_pair_products() else FP32
-    if takes_loops(backend, q, k, v, dtypes=dtypes) and suits_loops(q):
+    dtypes = FP32 | {torch.bfloat16} if has_pair_products() else FP32
+    if takes_loops(backend, q, k, v, dtypes=dtypes & {q.dtype}) and suits_loops(q):
         return attention_cpu(q, k, v, None if document_ids is None else document_starts(document_ids))
     return attention_torch(q, k, v, document_ids)
 
